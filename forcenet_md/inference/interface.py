@@ -1,0 +1,75 @@
+"""The evaluator: what every route (socket, ASE, i-PI, in-process) asks for forces.
+
+The server and the engines know this file only; networks, graphs and devices lie behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from forcenet_md.errors import ForceNetError
+from forcenet_md.system import Forces, System
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do, as its card says.
+
+    numbers: atomic numbers it knows
+    cutoff: Å; 0 if unknown (a foreign calculator)
+    """
+
+    name: str
+    numbers: frozenset[int]
+    cutoff: float
+    energy: bool
+    stress: bool
+    conservative: bool
+    velocities: bool = False
+    sha256: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """What is kept for one simulation between its steps (neighbour list, calculator)."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One System of one session.
+
+    keep_net_force: the net force is not taken out (atoms are held, or the group is not all)
+    want_stress: energy and stress are wanted if the model has them
+    """
+
+    session: Session
+    system: System
+    keep_net_force: bool = False
+    want_stress: bool = True
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of the last batch, per part."""
+
+    graph: float = 0.0
+    network: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Computes forces for a batch of requests from different sessions."""
+
+    capabilities: Capabilities
+    timings: Timings
+
+    def new_session(self) -> Session: ...
+
+    def warm_up(self) -> None:
+        """Evaluate a small system once, so that the first request is as fast as the others."""
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Forces | ForceNetError]:
+        """One answer per request, in order. A request that fails gets its ForceNetError and
+        never changes another's answer; nothing is raised for a fault of one request."""
