@@ -30,9 +30,7 @@ PROPERTIES = (
 @cache
 def _columns() -> dict[str, NDArray[np.float64]]:
     text = files("forcenet_md.models").joinpath("elements.csv").read_text("utf-8")
-    table = {
-        name: np.full(N_TABLE, np.nan) for name in (*PROPERTIES, "atomic_radius_slater_pm")
-    }
+    table = {name: np.full(N_TABLE, np.nan) for name in (*PROPERTIES, "atomic_radius_slater_pm")}
     for row in csv.DictReader(text.splitlines()):
         for name, column in table.items():
             if row[name]:

@@ -35,9 +35,7 @@ class MessagePassingModel(nn.Module):
     def embed(self, species: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def edge_basis(
-        self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor
-    ) -> Tensor:
+    def edge_basis(self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor) -> Tensor:
         raise NotImplementedError
 
     def interact(
