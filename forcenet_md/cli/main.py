@@ -1,0 +1,58 @@
+"""The command `forcenet-md`: every module of this package is a verb of the same name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+
+def main() -> None:
+    """Run the command line: a fault the user can mend is one sentence and exit code 1."""
+    try:
+        from forcenet_md.errors import ForceNetError
+
+        try:
+            build_app()()
+        except ForceNetError as error:
+            print(f"forcenet-md: error: {error}", file=sys.stderr)
+            sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def build_app() -> typer.Typer:
+    """The typer application with one command per verb.
+
+    The verbs' modules import what is heavy (torch, ase) inside their function, so that `--help`
+    is quick.
+    """
+    import typer
+
+    import forcenet_md
+    from forcenet_md import cli
+
+    app = typer.Typer(
+        help="Force server for LAMMPS, i-PI and ASE.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+
+    @app.callback(invoke_without_command=True)
+    def version(
+        show: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if show:
+            typer.echo(f"forcenet-md {forcenet_md.__version__}")
+            raise typer.Exit
+
+    for module in pkgutil.iter_modules(cli.__path__):
+        if module.name != "main":
+            verb = getattr(importlib.import_module(f"{cli.__name__}.{module.name}"), module.name)
+            app.command(module.name.replace("_", "-"))(verb)
+    return app

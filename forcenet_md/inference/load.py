@@ -1,0 +1,51 @@
+"""From what the user wrote after --model to an evaluator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forcenet_md.errors import ModelFileError, RequestError
+from forcenet_md.inference.ase_evaluator import AseEvaluator
+from forcenet_md.inference.interface import Evaluator
+
+SHIPPED = Path(__file__).parents[1] / "artifact" / "shipped"
+
+
+def load_evaluator(
+    spec: str,
+    device: str = "cpu",
+    threads: int = 1,
+    dtype: str = "float32",
+    trust: bool = False,
+    sha256: str | None = None,
+) -> Evaluator:
+    """The evaluator of a model file, the name of a shipped model, or `ase:NAME[,key=value…]`.
+
+    Raises ModelFileError if there is no such model, and what opening a model file raises.
+    """
+    if spec.startswith("ase:"):
+        if sha256 is not None or device != "cpu":
+            raise RequestError(
+                f"{spec} is an ASE calculator: it has no file to check and runs on the cpu alone."
+            )
+        return AseEvaluator(spec)
+    path = model_path(spec)
+    from forcenet_md.inference.evaluator import ModelEvaluator  # imports torch
+
+    return ModelEvaluator(
+        path, device=device, threads=threads, dtype=dtype, trust=trust, sha256=sha256
+    )
+
+
+def model_path(spec: str) -> Path:
+    """The file of a model: a path, or a bare name for a shipped one. Raises ModelFileError."""
+    path = Path(spec).expanduser()
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    shipped = {file.stem: file for file in SHIPPED.glob("*.pt")}
+    if spec not in shipped:
+        raise ModelFileError(
+            f"there is no model file {spec!r} and no shipped model of that name"
+            f" (shipped: {', '.join(sorted(shipped)) or 'none'}): give the path of an m.pt."
+        )
+    return shipped[spec]

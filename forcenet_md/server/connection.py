@@ -1,0 +1,333 @@
+"""One client of the socket: the order of messages of docs/protocol.md as a state machine.
+
+greeting → (auth) → hello → steps. It reads and writes without blocking, never holds more than one
+message, and keeps no thread. The loop calls it; what it has to evaluate stands in `request`.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+
+import numpy as np
+
+from forcenet_md import __version__
+from forcenet_md.errors import ForceNetError, ProtocolError
+from forcenet_md.inference.interface import Evaluator, Request, Session
+from forcenet_md.server import auth
+from forcenet_md.server.lammps import Settings, Step, read_hello, read_step, welcome, write_forces
+from forcenet_md.server.monitor import Monitor
+from forcenet_md.server.protocol import (
+    HEADER,
+    HELLO_LIMIT,
+    TEXT_LIMIT,
+    VERSION,
+    MessageType,
+    decode_text,
+    encode_error,
+    encode_text,
+    frame,
+    read_header,
+    step_size,
+)
+from forcenet_md.system import Forces
+
+STOPPED = "the server was stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask for; times in seconds."""
+
+    max_atoms: int = 200_000
+    max_clients: int = 64
+    handshake: float = 10.0
+    message: float = 30.0
+    write: float = 30.0
+    goodbye: float = 2.0
+
+    def length(self, message: MessageType) -> int:
+        """Bytes of the longest payload of that type."""
+        return {
+            MessageType.AUTH: TEXT_LIMIT,
+            MessageType.HELLO: HELLO_LIMIT,
+            MessageType.STEP: step_size(self.max_atoms, velocities=True),
+        }.get(message, 0)
+
+
+class State(Enum):
+    """What the client may send."""
+
+    AUTH = frozenset({MessageType.AUTH, MessageType.BYE})
+    HELLO = frozenset({MessageType.HELLO, MessageType.BYE})
+    READY = frozenset({MessageType.STEP, MessageType.HELLO, MessageType.BYE})
+    CLOSING = frozenset[MessageType]()
+
+
+class Connection:
+    """The server's end of one connection. Times are seconds of the loop's clock."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str,
+        evaluator: Evaluator,
+        limits: Limits,
+        secret: bytes | None,
+        monitor: Monitor,
+        now: float,
+    ) -> None:
+        self.sock = sock
+        self.name = name
+        self.request: Request | None = None
+        self.ended = False
+        self._evaluator = evaluator
+        self._limits = limits
+        self._secret = secret
+        self._monitor = monitor
+        self._nonce = auth.new_nonce()
+        self._settings: Settings | None = None
+        self._session: Session | None = None  # from HELLO on
+        self._step: Step | None = None
+        self._steps = 0
+        self._deadlines: dict[str, float] = {}  # what has gone wrong by then
+        self._half_message = f"the rest of a message did not come within {limits.message:g} s."
+        self._unread = f"an answer was not read within {limits.write:g} s."
+        self._finishing = False
+        self._out = memoryview(b"")
+        self._await_header()
+
+        monitor.joined(name)
+        self._state = State.HELLO if secret is None else State.AUTH
+        self._deadlines[f"the handshake took longer than {limits.handshake:g} s."] = (
+            now + limits.handshake
+        )
+        challenge = "none" if secret is None else self._nonce.hex()
+        self._send(
+            frame(
+                MessageType.GREETING,
+                encode_text(
+                    ("server", f"forcenet-md {__version__}"),
+                    ("protocol", str(VERSION)),
+                    ("challenge", challenge),
+                ),
+            ),
+            now,
+        )
+
+    # Called by the loop ------------------------------------------------------------------------
+
+    @property
+    def interest(self) -> int:
+        """While an answer is on its way nothing is read: one request is in flight."""
+        return selectors.EVENT_WRITE if self._out else selectors.EVENT_READ
+
+    @property
+    def deadline(self) -> float:
+        return min(self._deadlines.values(), default=inf)
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        reason = min(self._deadlines, key=lambda key: self._deadlines[key])
+        if self._state is State.CLOSING:
+            self.end(reason)
+        else:
+            self._refuse(reason, now)
+
+    def receive(self, now: float) -> None:
+        """Take what has arrived, up to the end of one message."""
+        start = time.perf_counter()
+        complete = False
+        try:
+            if self._state is State.CLOSING:
+                self._discard()
+            else:
+                complete = self._read(now)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lost(error)
+        except ForceNetError as error:
+            self._refuse(str(error), now)
+        self._monitor.add("transport", time.perf_counter() - start)
+        if complete:
+            try:
+                self._handle(now)
+            except ForceNetError as error:
+                self._refuse(str(error), now)
+
+    def write(self, now: float) -> None:
+        """Send what the socket takes."""
+        start = time.perf_counter()
+        try:
+            while self._out:
+                self._out = self._out[self.sock.send(self._out) :]
+                self._deadlines.pop(self._unread, None)
+            if self._state is State.CLOSING:
+                self.sock.shutdown(socket.SHUT_WR)
+            elif self._finishing:
+                self.end(STOPPED)
+        except BlockingIOError:
+            self._deadlines[self._unread] = now + self._limits.write
+        except OSError as error:
+            self._lost(error)
+        self._monitor.add("transport", time.perf_counter() - start)
+
+    def answer(self, result: Forces | ForceNetError, now: float) -> None:
+        """Send the answer of `request`, which is then done."""
+        step, settings = self._step, self._settings
+        assert step is not None
+        assert settings is not None
+        self.request = self._step = None
+        self._steps += 1
+        if isinstance(result, Forces):
+            start = time.perf_counter()
+            try:
+                message = write_forces(step.step, step.system, result, settings)
+            except ForceNetError as error:
+                result = error
+            else:
+                self._monitor.add("codec", time.perf_counter() - start)
+                self._send(message, now)
+                return
+        self._error(str(result), now)
+
+    def finish(self) -> None:
+        """The server stops: end now, or after the request of which a part has come."""
+        self._finishing = True
+        idle = self._type is None and len(self._rest) == HEADER.size
+        if idle and self.request is None and not self._out:
+            self.end(STOPPED)
+
+    def end(self, why: str) -> None:
+        """Nothing more comes of this connection; the loop closes the socket."""
+        if not self.ended:
+            self.ended = True
+            self.request = None
+            self._monitor.left(self.name, self._steps, why)
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def _await_header(self) -> None:
+        self._type: MessageType | None = None
+        self._payload = np.empty(0, dtype=np.uint8).data
+        self._header = bytearray(HEADER.size)
+        self._rest = memoryview(self._header)
+
+    def _read(self, now: float) -> bool:
+        """Whether a message is complete. Raises BlockingIOError when nothing more is there."""
+        while True:
+            n = self.sock.recv_into(self._rest)
+            if n == 0:
+                half = self._type is not None or len(self._rest) < HEADER.size
+                self.end("it closed in the middle of a message" if half else "it closed")
+                return False
+            self._deadlines.setdefault(self._half_message, now + self._limits.message)
+            self._rest = self._rest[n:]
+            if self._rest:
+                continue
+            if self._type is None:
+                self._type = self._begin()
+                if len(self._payload):
+                    continue
+            return True
+
+    def _begin(self) -> MessageType:
+        """Check the header; only then make room for the payload."""
+        message, length = read_header(self._header)
+        if message not in self._state.value:
+            raise ProtocolError(f"a message {message.name} is out of order.")
+        limit = self._limits.length(message)
+        if length > limit:
+            raise ProtocolError(
+                f"a {message.name} of {length} bytes is longer than this server takes ({limit})"
+                f" with --max-atoms {self._limits.max_atoms}."
+            )
+        self._payload = np.empty(length, dtype=np.uint8).data
+        self._rest = self._payload
+        return message
+
+    def _discard(self) -> None:
+        if not self.sock.recv(65536):
+            self.end("it was refused")
+
+    # Messages ----------------------------------------------------------------------------------
+
+    def _handle(self, now: float) -> None:
+        message, payload = self._type, self._payload
+        self._await_header()
+        self._deadlines.pop(self._half_message, None)
+        match message:
+            case MessageType.STEP:
+                self._take_step(payload, now)
+            case MessageType.HELLO:
+                self._take_hello(payload, now)
+            case MessageType.AUTH:
+                self._take_auth(payload, now)
+            case _:
+                self.end("it said goodbye")
+
+    def _take_auth(self, payload: memoryview, now: float) -> None:
+        assert self._secret is not None
+        lines = decode_text(payload)
+        nonce = auth.parse_nonce(lines.get("nonce", [""])[0])
+        mac = lines.get("mac", [""])[0]
+        if nonce is None or not auth.same(mac, auth.client_mac(self._secret, self._nonce, nonce)):
+            raise ProtocolError("the secret is wrong: give the engine the secret of this server.")
+        mac = auth.server_mac(self._secret, self._nonce, nonce)
+        self._send(frame(MessageType.AUTHENTICATED, encode_text(("mac", mac))), now)
+        self._state = State.HELLO
+
+    def _take_hello(self, payload: memoryview, now: float) -> None:
+        model = self._evaluator.capabilities
+        self._settings = read_hello(payload, model, self._limits.max_atoms)
+        self._session = self._evaluator.new_session()
+        self._state = State.READY
+        self._deadlines.clear()
+        self._monitor.note(self.name, f"is {self._settings.describe()}")
+        self._send(frame(MessageType.WELCOME, welcome(model)), now)
+
+    def _take_step(self, payload: memoryview, now: float) -> None:
+        assert self._settings is not None
+        start = time.perf_counter()
+        try:
+            self._step = read_step(
+                payload,
+                self._settings,
+                self._evaluator.capabilities,
+                self._limits.max_atoms,
+            )
+        except ProtocolError:
+            raise
+        except ForceNetError as error:
+            self._error(str(error), now)
+            return
+        self.request = Request(
+            self._session, self._step.system, keep_net_force=self._settings.keep_net_force
+        )
+        self._monitor.add("codec", time.perf_counter() - start)
+
+    # Writing -----------------------------------------------------------------------------------
+
+    def _send(self, data: bytes | memoryview, now: float) -> None:
+        self._out = memoryview(bytes(self._out) + data) if self._out else memoryview(data)
+        self.write(now)
+
+    def _error(self, sentence: str, now: float) -> None:
+        """No forces: say why. The connection stays."""
+        self._monitor.note(self.name, f"was told: {sentence}")
+        self._send(frame(MessageType.ERROR, encode_error(sentence)), now)
+
+    def _refuse(self, sentence: str, now: float) -> None:
+        """Say why, then close. What the client still sends is read and dropped for a moment:
+        closing at once could destroy the sentence before it is read."""
+        self._state = State.CLOSING
+        self._deadlines = {"it was refused": now + self._limits.goodbye}
+        self._error(sentence, now)
+
+    def _lost(self, error: OSError) -> None:
+        self.end(f"the connection was lost: {error.strerror or error}")

@@ -1,0 +1,244 @@
+"""The event loop: one thread, no locks, any number of connections, one evaluator.
+
+Every round reads all that can be read; the requests that are then complete are evaluated together
+as one batch; their answers are written. It can be embedded: hand it connected sockets with `adopt`
+(or any Peer with `add`) and call `serve` until `stop`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from math import inf
+from typing import Protocol
+
+from forcenet_md.errors import EvaluationError, ForceNetError
+from forcenet_md.inference.interface import Evaluator, Request
+from forcenet_md.server.address import Listener
+from forcenet_md.server.connection import STOPPED, Connection, Limits
+from forcenet_md.server.monitor import Monitor
+from forcenet_md.server.protocol import MessageType, encode_error, frame
+from forcenet_md.system import Forces
+
+
+class Peer(Protocol):
+    """Whoever asks for forces over a socket; `Connection` speaks docs/protocol.md.
+
+    sock: not blocking; the loop closes it when `ended`
+    request: complete and not yet answered, or None
+    interest: selectors.EVENT_READ or EVENT_WRITE
+    deadline: seconds of the loop's clock at which `expire` is called, or infinity
+    finish: the server stops; be `ended` as soon as nothing is half done
+    """
+
+    sock: socket.socket
+    request: Request | None
+    ended: bool
+
+    @property
+    def interest(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...
+    def receive(self, now: float) -> None: ...
+    def write(self, now: float) -> None: ...
+    def answer(self, result: Forces | ForceNetError, now: float) -> None: ...
+    def expire(self, now: float) -> None: ...
+    def finish(self) -> None: ...
+    def end(self, why: str) -> None: ...
+
+
+class Server:
+    """Serves one evaluator to the clients of all (listening) listeners and adopted sockets.
+
+    `stop` may be called from a signal handler or another thread; bytes written to `wakeup` end a
+    wait (for `signal.set_wakeup_fd`).
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        listeners: Sequence[Listener] = (),
+        limits: Limits | None = None,
+        secret: bytes | None = None,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.evaluator = evaluator
+        self.limits = limits or Limits()
+        self.monitor = monitor or Monitor()
+        self._listeners = listeners
+        self._secret = secret
+        self._peers: dict[Peer, int] = {}  # with the interest that the selector knows
+        self._count = 0
+        self._stopping = False
+        self._evaluating = 0.0  # s in all: time that no client is blamed for
+        self._accept_again = inf
+        self._selector = selectors.DefaultSelector()
+        self._woken, self.wakeup = socket.socketpair()
+        self._woken.setblocking(False)
+        self.wakeup.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Serve until `stop`; then answer what is in flight and close everything."""
+        try:
+            self._accept_from_now()
+            while not self._stopping:
+                self.poll()
+            self._finish()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Make `serve` return after the request in flight."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # full: it is awake anyway
+            self.wakeup.send(b"\0")
+
+    def adopt(self, sock: socket.socket, name: str | None = None) -> None:
+        """Serve a client at the other end of an already connected stream socket."""
+        sock.setblocking(False)
+        self._count += 1
+        name = name or f"client {self._count}"
+        now = self.clock()
+        self.add(
+            Connection(sock, name, self.evaluator, self.limits, self._secret, self.monitor, now)
+        )
+
+    def add(self, peer: Peer) -> None:
+        """Serve a peer that speaks any protocol."""
+        self._peers[peer] = peer.interest
+        self._selector.register(peer.sock, peer.interest, peer)
+        self._update(peer)
+
+    def clock(self) -> float:
+        """Seconds, not counting those in which the evaluator kept the loop from listening."""
+        return time.monotonic() - self._evaluating
+
+    def poll(self, timeout: float | None = None) -> None:
+        """One round: wait for at most `timeout` seconds, read, evaluate, answer."""
+        for key, _ in self._selector.select(self._wait() if timeout is None else timeout):
+            if key.fileobj is self._woken:
+                self._drain_wakeup()
+            elif isinstance(key.data, Listener):
+                self._accept(key.data)
+            else:
+                self._serve_peer(key.data)
+        self._evaluate()
+        now = self.clock()
+        for peer in [p for p in self._peers if p.deadline <= now]:
+            peer.expire(now)
+            self._update(peer)
+        if now >= self._accept_again:
+            self._accept_from_now()
+        self.monitor.tick()
+
+    def close(self) -> None:
+        """Close every socket, whatever is in flight."""
+        for peer in list(self._peers):
+            peer.end(STOPPED)
+            self._update(peer)
+        for listener in self._listeners:
+            listener.close()
+        self._selector.close()
+        self._woken.close()
+        self.wakeup.close()
+
+    # -------------------------------------------------------------------------------------------
+
+    def _wait(self) -> float | None:
+        soonest = min((p.deadline for p in self._peers), default=inf)
+        soonest = min(soonest, self._accept_again) - self.clock()
+        soonest = min(soonest, self.monitor.due - time.monotonic())
+        return None if soonest == inf else max(soonest, 0.0)
+
+    def _serve_peer(self, peer: Peer) -> None:
+        if peer.interest == selectors.EVENT_WRITE:
+            peer.write(self.clock())
+        else:
+            peer.receive(self.clock())
+        if peer.request is None:
+            self._update(peer)
+
+    def _update(self, peer: Peer) -> None:
+        """Tell the selector what the peer waits for, or forget the peer."""
+        if peer.ended:
+            if self._peers.pop(peer, None) is not None:
+                self._selector.unregister(peer.sock)
+                peer.sock.close()
+        elif self._peers[peer] != peer.interest:
+            self._peers[peer] = peer.interest
+            self._selector.modify(peer.sock, peer.interest, peer)
+
+    def _evaluate(self) -> None:
+        waiting = [(p, p.request) for p in self._peers if p.request is not None]
+        if not waiting:
+            return
+        start = time.monotonic()
+        requests = [request for _, request in waiting]
+        answers: Sequence[Forces | ForceNetError]
+        try:
+            answers = self.evaluator.evaluate(requests)
+        except Exception as error:  # a fault of the evaluator itself: no client may take us down
+            self.monitor.log("".join(traceback.format_exception(error)))
+            answers = [EvaluationError(f"the evaluator failed: {error!r}.")] * len(waiting)
+        timings = self.evaluator.timings
+        atoms = sum(request.system.n_atoms for request in requests)
+        self.monitor.batch(len(waiting), atoms, timings.graph, timings.network)
+        self._evaluating += time.monotonic() - start
+        now = self.clock()
+        for (peer, _), answer in zip(waiting, answers, strict=True):
+            peer.answer(answer, now)
+            self._update(peer)
+
+    def _finish(self) -> None:
+        """Answer what has been asked, and no more; wait a moment for what is half sent."""
+        self.poll(0.0)
+        self._accept_again = inf
+        for listener in self._listeners:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(listener.socket)
+            listener.close()
+        for peer in list(self._peers):
+            peer.finish()
+            self._update(peer)
+        until = self.clock() + self.limits.goodbye
+        while self._peers and self.clock() < until:
+            self.poll(until - self.clock())
+
+    def _drain_wakeup(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+
+    # Accepting ---------------------------------------------------------------------------------
+
+    def _accept_from_now(self) -> None:
+        self._accept_again = inf
+        for listener in self._listeners:
+            self._selector.register(listener.socket, selectors.EVENT_READ, listener)
+
+    def _accept(self, listener: Listener) -> None:
+        try:
+            sock, _ = listener.socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.monitor.log(f"no more clients for a second: {error}")
+                for one in self._listeners:
+                    self._selector.unregister(one.socket)
+                self._accept_again = self.clock() + 1.0
+            return
+        if len(self._peers) >= self.limits.max_clients:
+            sentence = f"this server serves its limit of {self.limits.max_clients} clients."
+            self.monitor.log(f"a client was turned away: {sentence}")
+            sock.setblocking(False)
+            with sock, contextlib.suppress(OSError):
+                sock.send(frame(MessageType.ERROR, encode_error(sentence)))
+            return
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.adopt(sock)

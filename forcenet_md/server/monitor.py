@@ -1,0 +1,196 @@
+"""What the server says while it runs: a status line in a terminal, plain lines elsewhere.
+
+Nothing here may stop the server: a full disk, a closed pipe or a terminal on hold loses lines,
+not forces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from forcenet_md.errors import AddressError
+from forcenet_md.server.protocol import escape
+
+
+class Lines:
+    """Lines written to a file descriptor, or lost where that would fail or block."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lost = 0
+
+    @classmethod
+    def append_to(cls, path: Path) -> Lines:
+        """Raises AddressError if the file cannot be opened."""
+        try:
+            return cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        except OSError as error:
+            raise AddressError(f"the log file cannot be opened: {error}.") from None
+
+    def write(self, line: str) -> None:
+        note = f"({self._lost} lines were lost before this one)\n" if self._lost else ""
+        try:
+            if not writable(self._fd):
+                raise BlockingIOError
+            os.write(self._fd, f"{note}{line}\n".encode())
+            self._lost = 0
+        except OSError:
+            self._lost += 1
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+def writable(fd: int) -> bool:
+    """Whether a short write would not block now."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return any(event & select.POLLOUT for _, event in poll.poll(0))
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since `since`; times in seconds."""
+
+    since: float = 0.0
+    steps: int = 0
+    atoms: int = 0
+    parts: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("graph", "network", "codec", "transport"), 0.0)
+    )
+
+    def describe(self, now: float) -> str:
+        if not self.steps:
+            return "idle"
+        seconds = max(now - self.since, 1e-9)
+        parts = ", ".join(f"{k} {1e3 * t / self.steps:.3g}" for k, t in self.parts.items())
+        return (
+            f"{self.steps / seconds:.4g} steps/s of {self.atoms / self.steps:.0f} atoms,"
+            f" ms per step: {parts}"
+        )
+
+
+class Monitor:
+    """Counts, and log lines. Every string from a client is escaped here."""
+
+    summary_every = 30.0  # s
+    burst = 100  # lines per summary interval; a flood of faults must not fill a disk
+
+    def __init__(self, *logs: Lines) -> None:
+        self.clients = 0
+        self.counts = Counts(since=time.monotonic())
+        self._logs = logs
+        self._interval = time.monotonic()
+        self._in_interval = 0
+
+    # Called by the server ----------------------------------------------------------------------
+
+    def joined(self, client: str) -> None:
+        self.clients += 1
+        self.log(f"{client} connected")
+
+    def left(self, client: str, steps: int, why: str) -> None:
+        self.clients -= 1
+        self.log(f"{client} left after {steps} steps: {why}")
+
+    def note(self, client: str, what: str) -> None:
+        self.log(f"{client} {what}")
+
+    def add(self, part: str, seconds: float) -> None:
+        self.counts.parts[part] += seconds
+
+    def batch(self, steps: int, atoms: int, graph: float, network: float) -> None:
+        self.counts.steps += steps
+        self.counts.atoms += atoms
+        self.counts.parts["graph"] += graph
+        self.counts.parts["network"] += network
+
+    @property
+    def due(self) -> float:
+        """time.monotonic() at which `tick` wants to be called, infinity while nothing happens."""
+        return self.counts.since + self.summary_every if self.counts.steps else inf
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now >= self.due:
+            self.log(f"{self.clients} clients, {self.counts.describe(now)}")
+            self.counts = Counts(since=now)
+
+    def log(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._interval > self.summary_every:
+            silent = self._in_interval - self.burst
+            self._interval, self._in_interval = now, 0
+            if silent > 0:
+                self._emit(f"{silent} more lines were not written")
+        self._in_interval += 1
+        if self._in_interval <= self.burst:
+            self._emit(text)
+
+    def _emit(self, text: str) -> None:
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escape(text)}"
+        for log in self._logs:
+            log.write(line)
+        self._show(line)
+
+    def _show(self, line: str) -> None:
+        """For a terminal."""
+
+
+class TerminalMonitor(Monitor):
+    """Log lines scroll above one status line that is drawn anew at most four times a second."""
+
+    summary_every = 0.5
+
+    def __init__(self, console: Console, *logs: Lines) -> None:
+        super().__init__(*logs)
+        self._console = console
+        self._live = Live(
+            Text(""),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        with self._live:
+            self._console.show_cursor(True)  # a killed server must not leave it hidden
+            self._draw("idle")
+            yield
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now >= self.due:
+            self._draw(self.counts.describe(now))
+            self.counts = Counts(since=now)
+
+    def _draw(self, state: str) -> None:
+        if self._writable():
+            line = Text(f" {self.clients} clients · {state}", style="bold", overflow="ellipsis")
+            with contextlib.suppress(OSError):
+                self._live.update(line, refresh=True)
+
+    def _show(self, line: str) -> None:
+        if self._writable():
+            with contextlib.suppress(OSError):
+                self._console.print(Text(line), highlight=False, soft_wrap=True)
+
+    def _writable(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return writable(self._console.file.fileno())
+        return False

@@ -1,0 +1,54 @@
+"""SIGTERM and SIGINT end the server in good order; a second one ends it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from forcenet_md.server.loop import Server
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignal:
+    """Handles both signals from `installed` on, whether or not a server runs already."""
+
+    def __init__(self) -> None:
+        self._server: Server | None = None
+        self._seen = False
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals; give them back at the end."""
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def stops(self, server: Server) -> Iterator[None]:
+        """From now on a signal stops this server instead of ending the process.
+
+        The wake-up descriptor is written by the C part of the handler, so a signal that comes
+        just before the server waits is not lost.
+        """
+        self._server = server
+        before = signal.set_wakeup_fd(server.wakeup.fileno(), warn_on_full_buffer=False)
+        try:
+            if self._seen:
+                server.stop()
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._seen = True
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        if self._server is None:
+            raise SystemExit(0)  # still loading: nothing is in flight
+        self._server.stop()
