@@ -7,7 +7,7 @@ that no [n_edges, D] array is ever written. Layout version `LAYOUT`: the weights
 contract with the kernels in `inference/`.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: torch.jit.script reads class annotations.
 
 import copy
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forcenet_md.models.elements import N_TABLE
-from forcenet_md.models.forcenet import ForceNet, Interaction
+from forcenet_md.models.forcenet import ForceNet, Interaction, linear_at
 
 LAYOUT = 1
 
@@ -55,25 +55,30 @@ def fold_norms(layers: nn.Sequential) -> list[nn.Linear]:
             assert m.running_var is not None
             scale = m.weight / torch.sqrt(m.running_var + m.eps)
             last = linears[-1]
-            last.weight.data = last.weight * scale[:, None]
-            last.bias.data = (last.bias - m.running_mean) * scale + m.bias
+            last.weight.data.mul_(scale[:, None])
+            last.bias.data.sub_(m.running_mean).mul_(scale).add_(m.bias)
     return linears
 
 
 class FoldedInteraction(nn.Module):
     """h ← h + F_n(Σ_s α F_e ⊙ F_d h_s + w ⊙ F_d h_t), folded; flags as in `Interaction`."""
 
+    edge_weight_t: Tensor
+    edge_bias: Tensor
+    source_weight: Tensor
+    target_weight: Tensor
+    self_weight: Tensor
+
     def __init__(self, layer: Interaction) -> None:
         super().__init__()
-        d = layer.edge_mlp[0].out_features
+        d = linear_at(layer.edge_mlp, 0).out_features
         n = layer.n_edge_columns()
         self.conditioned = layer.conditioned
         self.filtered = layer.filtered
-        self.has_self = layer.self_weight is not None
         linears = fold_norms(layer.edge_mlp)
         first = linears[0]  # with any batch norm already in
         w_e, w_node = first.weight[:, :n], first.weight[:, n:]
-        bias = first.bias
+        bias: Tensor = first.bias
         if layer.edge_filter is not None:
             bias = bias + w_e @ layer.edge_filter.bias
             w_e = w_e @ layer.edge_filter.weight
@@ -83,9 +88,9 @@ class FoldedInteraction(nn.Module):
         keep("edge_bias", bias)
         keep("source_weight", w_node[:, :d] if self.conditioned else torch.zeros(0, d))
         keep("target_weight", w_node[:, d:] if self.conditioned else torch.zeros(0, d))
-        keep("self_weight", layer.self_weight if self.has_self else torch.zeros(1, d))
+        keep("self_weight", torch.zeros(1, d) if layer.self_weight is None else layer.self_weight)
         self.edge_rest = nn.ModuleList(linears[1:])
-        self.node_filter = (
+        self.node_filter: nn.Module = (
             copy.deepcopy(layer.node_filter) if layer.node_filter is not None else nn.Identity()
         )
         self.node_mlp = FoldedMLP(layer.node_mlp)
@@ -126,6 +131,8 @@ class FoldedInteraction(nn.Module):
 class FoldedForceNet(nn.Module):
     """The stages of `models/interface.py` for inference: scriptable, plain torch."""
 
+    embedding: Tensor
+
     def __init__(self, model: ForceNet, numbers: list[int]) -> None:
         """numbers: the atomic numbers the file shall know; others get NaN rows, and the host
         refuses them by name. The model must be in eval mode and float64 (see `fold`)."""
@@ -143,7 +150,9 @@ class FoldedForceNet(nn.Module):
         self.basis.radii = radii
         self.envelope = copy.deepcopy(model.envelope)
         self.message_scale = model.message_scale
-        self.interactions = nn.ModuleList(FoldedInteraction(m) for m in model.interactions)
+        self.interactions = nn.ModuleList(
+            FoldedInteraction(m) for m in model.interactions if isinstance(m, Interaction)
+        )
         self.decoder_in = copy.deepcopy(model.decoder_in)
         self.activation = copy.deepcopy(model.activation)
         self.decoder = FoldedMLP(model.decoder)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forcenet_md.errors import ModelFileError
-from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
+from forcenet_md.models.basis import SineBasis
+from forcenet_md.models.forcenet import ForceNet, ForceNetConfig, linear_at
 
 BASIS_NAMES = {
     "sphallmul": "spherical",
@@ -155,11 +156,14 @@ def _check_frequencies(model: ForceNet, state: Mapping[str, Tensor]) -> None:
     """The stored sine filters must be the ones our basis computes: 1e-7 matters."""
     for module, prefix, key in (
         (model.basis.scalar, "basis_fun.", "basis"),
-        (model.embedding[0] if model.config.node_features == "properties" else None,
-         "embedding.", "embedding"),
-    ):  # fmt: skip
+        (
+            model.embedding[0] if isinstance(model.embedding, nn.Sequential) else None,
+            "embedding.",
+            "embedding",
+        ),
+    ):
         stored = [v for k, v in state.items() if k.startswith(prefix) and "freq_filter" in k]
-        if module is None or not stored or not hasattr(module, "frequencies"):
+        if not isinstance(module, SineBasis) or not stored:
             continue
         n = module.frequencies.numel()
         if stored[0].numel() % n:
@@ -204,7 +208,7 @@ def _denormalise(model: ForceNet, normalizers: Mapping[str, Any]) -> None:
         return
     std = float(normalizers["grad_target"]["std"])
     mean = float(normalizers["grad_target"]["mean"])
-    last = model.decoder[-1]
+    last = linear_at(model.decoder, len(model.decoder) - 1)
     with torch.no_grad():
         last.weight.mul_(std)
         last.bias.mul_(std).add_(mean)

@@ -1,6 +1,6 @@
 """Bases of node and edge inputs (Hu et al. 2021, section 3.3 and appendix)."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: torch.jit.script reads class annotations.
 
 import math
 
@@ -17,6 +17,8 @@ class SineBasis(nn.Module):
     The rounded base is the reference's: the exact 1.1^j shifts forces by 1e-4.
     """
 
+    frequencies: Tensor
+
     def __init__(self, n_in: int, n_frequencies: int) -> None:
         super().__init__()
         self.n_out = n_in * n_frequencies
@@ -30,6 +32,8 @@ class SineBasis(nn.Module):
 
 class GaussianBasis(nn.Module):
     """exp(−(x − μ)²/2δ²), J centres μ in [0, 1], δ = 1/(J−1): [n, n_in] → [n, J·n_in]."""
+
+    centres: Tensor
 
     def __init__(self, n_in: int, n_centres: int) -> None:
         super().__init__()
@@ -66,7 +70,10 @@ class IdentityBasis(nn.Module):
         return x
 
 
-def scalar_basis(kind: str, n_in: int, n_frequencies: int, activation: nn.Module) -> nn.Module:
+ScalarBasis = SineBasis | GaussianBasis | LinearBasis | IdentityBasis
+
+
+def scalar_basis(kind: str, n_in: int, n_frequencies: int, activation: nn.Module) -> ScalarBasis:
     """The basis of scalar features: of nodes, of distances, or of all edge features."""
     if kind in ("spherical", "sine"):
         return SineBasis(n_in, n_frequencies)
@@ -110,6 +117,8 @@ class EdgeBasis(nn.Module):
     as it is, smooth.
     """
 
+    radii: Tensor
+
     def __init__(
         self,
         kind: str,
@@ -139,7 +148,7 @@ class EdgeBasis(nn.Module):
         self.n_radial = n_radial or n_p
         if self.spherical:
             self.scalar = scalar_basis(kind, n_p, n_frequencies, activation)
-            self.radial = nn.Linear(self.scalar.n_out, self.n_radial)
+            self.radial: nn.Module = nn.Linear(self.scalar.n_out, self.n_radial)
             self.n_out = N_SPHERICAL * self.n_radial
         else:
             n_in = n_p + (3 if use_direction else 0)

@@ -117,6 +117,12 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def linear_at(layers: nn.Sequential, i: int) -> nn.Linear:
+    layer = layers[i]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 class Interaction(nn.Module):
     """One message-passing layer: h ← h + F_n(Σ_s α F_e(ε, h_s, h_t) ⊙ F_d h_s + w ⊙ F_d h_t)."""
 
@@ -155,15 +161,15 @@ class Interaction(nn.Module):
 
     def edge_weights(self) -> tuple[Tensor, Tensor]:
         """The first Linear of F_e after F_b, as one matrix on the basis: ([D, n_basis], [D])."""
-        first = self.edge_mlp[0]
+        first = linear_at(self.edge_mlp, 0)
         if self.edge_filter is None:
             return first.weight[:, : self.n_edge_columns()], first.bias
         w_e = first.weight[:, : self.n_edge_columns()]
         return w_e @ self.edge_filter.weight, w_e @ self.edge_filter.bias + first.bias
 
     def n_edge_columns(self) -> int:
-        d = self.edge_mlp[0].out_features
-        return self.edge_mlp[0].in_features - (2 * d if self.conditioned else 0)
+        first = linear_at(self.edge_mlp, 0)
+        return first.in_features - (2 * first.out_features if self.conditioned else 0)
 
     def filters(self, h: Tensor, source: Tensor, target: Tensor, basis: Tensor) -> Tensor:
         """F_e [n_edges, D], without α. The first Linear acts on a concatenation, so it is split
@@ -172,7 +178,7 @@ class Interaction(nn.Module):
         z = F.linear(basis, weight, bias)
         if self.conditioned:
             d, n = h.shape[1], self.n_edge_columns()
-            w_node = self.edge_mlp[0].weight[:, n:]
+            w_node = linear_at(self.edge_mlp, 0).weight[:, n:]
             z = z + F.linear(h, w_node[:, :d]).index_select(0, source)
             z = z + F.linear(h, w_node[:, d:]).index_select(0, target)
         return self.edge_mlp[1:](z)
@@ -192,6 +198,8 @@ class Interaction(nn.Module):
 
 class ForceNet(MessagePassingModel):
     """Forces from species and edges; see `models/interface.py` for the stages."""
+
+    properties: Tensor
 
     def __init__(self, config: ForceNetConfig) -> None:
         super().__init__()
