@@ -382,11 +382,13 @@ for cutoff in (6.0, 1e3):
 moving = NeighbourList(6.0, max_edges=2_000_000)
 good = System.make(rng.uniform(0, 40, (1000, 3)), np.full(1000, 29), box, True)
 edges = moving.update(good).n_edges
-try:
-    moving.update(System.make(piles[1], np.full(n, 29), box, True))
-    raise SystemExit("a pile was let through")
-except TooManyEdgesError:
-    assert moving.update(good).n_edges == edges
+for again in range(2):
+    try:
+        moving.update(System.make(piles[1], np.full(n, 29), box, True))
+        raise SystemExit("a pile was let through")
+    except TooManyEdgesError:
+        pass
+assert moving.update(good).n_edges == edges
 print("refused")
 """
 
@@ -407,8 +409,8 @@ def test_what_is_kept_between_steps_is_small() -> None:
     system = alloy(6)
     neighbours = NeighbourList(5.5, skin=0.5)
     neighbours.update(system)
-    kept = neighbours._candidates
-    assert kept is not None
+    assert neighbours._filter is not None
+    kept = neighbours._filter.candidates
     arrays = (kept.image, kept.target, kept.atom, kept.shift)
     assert kept.image.nbytes + kept.target.nbytes == 8 * len(kept.target)
     assert all(a.base is None for a in arrays)  # no view holds a larger buffer alive

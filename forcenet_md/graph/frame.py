@@ -42,8 +42,8 @@ class Frame:
             rows[periodic] = system.cell[periodic]
             _, _, directions = np.linalg.svd(system.cell[periodic])
             rows[~periodic] = directions[periodic.sum() :]
-        inverse = np.linalg.inv(rows)
-        heights = np.asarray(1.0 / np.linalg.norm(inverse, axis=0), dtype=np.float64)
+        inverse = np.linalg.inv(rows).astype(np.float64)
+        heights = 1.0 / np.linalg.norm(inverse, axis=0)
         return cls(rows, inverse, heights, periodic.copy())
 
     def fits(self, system: System) -> bool:

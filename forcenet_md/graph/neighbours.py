@@ -25,7 +25,7 @@ COINCIDENT = 1e-6
 # The search reaches farther by this, so that its own rounding loses no pair, Å.
 SLACK = 1e-5
 # Candidates filtered at a time: their work arrays stay in the processor's cache.
-CHUNK = 2**15
+CHUNK = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class NeighbourList:
         self._frame: Frame | None = None
         self._numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._reference: Array = np.empty((0, 3))
-        self._candidates: Candidates | None = None
+        self._filter: CutoffFilter | None = None
 
     def update(self, system: System) -> Edges:
         """The edges of this step, in arrays of their own.
@@ -77,12 +77,12 @@ class NeighbourList:
         Raises TooManyEdgesError before the search allocates, and StructureError when two atoms
         lie on one point.
         """
-        positions = self._positions_near_reference(system)
-        if positions is None or self._candidates is None:
-            self._candidates = None
-            positions = self._search(system)
-            assert self._candidates is not None
-        edges = within_cutoff(self._candidates, positions, self.cutoff)
+        positions = None if self._filter is None else self._positions_near_reference(system)
+        if positions is None or self._filter is None:
+            self._filter = None  # its memory goes before the search takes its own
+            positions, candidates = self._search(system)
+            self._filter = CutoffFilter(candidates, self.cutoff)
+        edges = self._filter(positions)
         return edges if self.cap is None else keep_nearest(edges, self.cap, system.n_atoms)
 
     def _positions_near_reference(self, system: System) -> Array | None:
@@ -96,21 +96,19 @@ class NeighbourList:
         farthest = np.einsum("ij,ij->i", moved, moved).max(initial=0.0)
         return positions if farthest <= (0.5 * self.skin) ** 2 else None
 
-    def _search(self, system: System) -> Array:
-        """New candidates; returns the positions they refer to."""
+    def _search(self, system: System) -> tuple[Array, Candidates]:
+        """The new reference positions and the candidates there."""
         self._frame = Frame.of(system)
         self._numbers = system.numbers.copy()
         self.rebuilds += 1
         if system.n_atoms == 0:
             self._reference = np.empty((0, 3))
-            self._candidates = _no_candidates()
-            return self._reference
+            return self._reference, _no_candidates()
         reach = self.cutoff + self.skin + SLACK
         placement = Placement.of(system.positions, self._frame, reach)
         check_capacity(placement, reach, self.max_edges)
         self._reference = placement.wrapped
-        self._candidates = search(placement, self._frame, reach)
-        return self._reference
+        return self._reference, search(placement, self._frame, reach)
 
 
 def build_edges(
@@ -155,36 +153,67 @@ def search(placement: Placement, frame: Frame, reach: float) -> Candidates:
     return Candidates(row[key], target, atom, shift @ frame.rows)
 
 
-def within_cutoff(candidates: Candidates, positions: Array, cutoff: float) -> Edges:
-    """The candidates that are within the cutoff at these positions [n_atoms, 3].
+class CutoffFilter:
+    """Takes the pairs within a cutoff out of the candidates.
 
-    Raises StructureError when two atoms lie on one point.
+    The work arrays (45 bytes per pair of a chunk) are kept: fresh ones at every step cost more
+    than the arithmetic, in page faults.
     """
-    atoms = np.ascontiguousarray(positions.T)
-    images = atoms[:, candidates.atom] + candidates.shift.T
-    parts = []
-    for start in range(0, max(1, len(candidates.target)), CHUNK):
-        image = candidates.image[start : start + CHUNK]
-        target = candidates.target[start : start + CHUNK]
-        x, y, z = (images[k].take(image) - atoms[k].take(target) for k in range(3))
-        squared = x * x
-        squared += y * y
-        squared += z * z
-        if squared.min(initial=np.inf) < COINCIDENT**2:
-            at = int(squared.argmin())
-            a, b = sorted((int(target[at]) + 1, int(candidates.atom[image[at]]) + 1))
+
+    def __init__(self, candidates: Candidates, cutoff: float) -> None:
+        self.candidates = candidates
+        self.cutoff = cutoff
+        size = min(CHUNK, len(candidates.target))
+        self._floats = np.empty((5, size))
+        self._rows = np.empty(size, dtype=np.int32)
+        self._near = np.empty(size, dtype=bool)
+
+    def __call__(self, positions: Array) -> Edges:
+        """The edges at these positions [n_atoms, 3], in arrays of their own.
+
+        Raises StructureError when two atoms lie on one point.
+        """
+        pairs = self.candidates
+        atoms = np.ascontiguousarray(positions.T)
+        images = atoms.take(pairs.atom, axis=1)
+        images += pairs.shift.T
+        n_pairs = len(pairs.target)
+        source, target = np.empty(n_pairs, np.int32), np.empty(n_pairs, np.int32)
+        vector = np.empty((n_pairs, 3))
+        n_edges = 0
+        for start in range(0, n_pairs, CHUNK):
+            chunk = slice(start, start + CHUNK)
+            image, at = pairs.image[chunk], pairs.target[chunk]
+            near = self._differences(images, image, atoms, at)
+            kept = slice(n_edges, n_edges + len(near))
+            spare = self._floats[4, : len(near)]
+            for k in range(3):
+                vector[kept, k] = self._floats[k].take(near, out=spare, mode="clip")
+            rows = image.take(near, out=self._rows[: len(near)], mode="clip")
+            pairs.atom.take(rows, out=source[kept], mode="clip")
+            at.take(near, out=target[kept], mode="clip")
+            n_edges = kept.stop
+        return Edges(source[:n_edges], target[:n_edges], vector[:n_edges])
+
+    def _differences(
+        self, images: Array, image: NDArray[np.int32], atoms: Array, at: NDArray[np.int32]
+    ) -> NDArray[np.intp]:
+        """Leaves image − atom in the first three work arrays; returns the rows within cutoff."""
+        *difference, squared, spare = self._floats[:, : len(at)]
+        squared.fill(0.0)
+        for k, component in enumerate(difference):
+            # mode="clip" lets take write to `out` without a copy; the indices are in range
+            images[k].take(image, out=component, mode="clip")
+            component -= atoms[k].take(at, out=spare, mode="clip")
+            squared += np.multiply(component, component, out=spare)
+        if squared.min() < COINCIDENT**2:
+            pair = int(squared.argmin())
+            a, b = sorted((int(at[pair]) + 1, int(self.candidates.atom[image[pair]]) + 1))
             raise StructureError(
-                f"atoms {a} and {b} lie on one point ({squared[at] ** 0.5:.1e} Å apart): no force"
-                " has a direction there; remove one of them or mend the structure."
+                f"atoms {a} and {b} lie on one point ({squared[pair] ** 0.5:.1e} Å apart): no"
+                " force has a direction there; remove one of them or mend the structure."
             )
-        keep = np.flatnonzero(squared <= cutoff * cutoff)
-        vector = np.empty((len(keep), 3))
-        for k, component in enumerate((x, y, z)):
-            vector[:, k] = component.take(keep)
-        parts.append((candidates.atom.take(image.take(keep)), target.take(keep), vector))
-    if len(parts) == 1:
-        return Edges(*parts[0])
-    return Edges(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return np.flatnonzero(np.less_equal(squared, self.cutoff**2, out=self._near[: len(at)]))
 
 
 def _no_candidates() -> Candidates:
