@@ -1,4 +1,4 @@
-"""Writes the golden messages beside this file from docs/protocol.md, with `struct` and nothing else.
+"""Writes the golden messages beside this file from docs/protocol.md, with `struct` alone.
 
 It knows neither the Python server nor the C++ plugin: both are held to what it writes.
 Run it only when the page changes: `python tests/data/protocol/make.py`.

@@ -1,0 +1,29 @@
+// Which LAMMPS set-ups are refused, and what the server must know of the others.
+// All functions are collective: every rank calls them and gets the same answer.
+#pragma once
+
+#include "protocol.h"
+
+#include <string>
+#include <vector>
+
+namespace LAMMPS_NS {
+class Fix;
+class LAMMPS;
+}    // namespace LAMMPS_NS
+
+namespace forcenet {
+
+// The fix of that id, or null.
+LAMMPS_NS::Fix *find_fix(LAMMPS_NS::LAMMPS *lmp, const std::string &id);
+
+// Each returns why LAMMPS must not go on, or "".
+std::string refuse_system(LAMMPS_NS::LAMMPS *lmp);
+std::string refuse_run(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Fix *external);
+std::string refuse_without(LAMMPS_NS::LAMMPS *lmp, bool energy, bool virial);
+
+// What HELLO says of this system.
+Settings describe(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Fix *external,
+                  const std::vector<std::string> &elements, bool mass_check);
+
+}    // namespace forcenet

@@ -1,0 +1,19 @@
+// What can go wrong with the other side, each with one sentence for the user.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace forcenet {
+
+// Final: a refusal by either side, or bytes that are not the protocol.
+struct Refused : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// The connection is gone or was never there: waiting for the server may mend it.
+struct Lost : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}    // namespace forcenet

@@ -1,0 +1,139 @@
+#include "forcenet_command.h"
+
+#include "checks.h"
+#include "faults.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "domain.h"
+#include "error.h"
+#include "modify.h"
+
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+using namespace LAMMPS_NS;
+
+namespace forcenet {
+
+namespace {
+
+constexpr char usage[] =
+    "the command is: forcenet FIX-ID unix:PATH|tcp:HOST:PORT elements E1 E2 ..."
+    " [retry SECONDS] [timeout SECONDS] [secret FILE] [mass_check yes|no]";
+
+bool is_symbol(const std::string &word)
+{
+  if (word.empty() || word.size() > 3) return false;
+  for (unsigned char c : word)
+    if (!std::isalpha(c)) return false;
+  return true;
+}
+
+std::string strip(const std::string &text)
+{
+  const char *space = " \t\r\n\v\f";
+  const std::size_t first = text.find_first_not_of(space);
+  if (first == std::string::npos) return "";
+  return text.substr(first, text.find_last_not_of(space) - first + 1);
+}
+
+}    // namespace
+
+void ForcenetCommand::command(int narg, char **arg)
+{
+  if (narg < 2) stop(usage);
+  if (!domain->box_exist) stop("there is no simulation box yet: give the command after it");
+  const std::string id = arg[0];
+  const std::string link_id = Link::id_for(id);
+
+  const bool off = narg == 2 && std::string(arg[1]) == "off";
+  Fix *external = find_fix(lmp, id);
+  if (!external || std::string(external->style) != "external")
+    stop("there is no fix external of the id " + id + ": define 'fix " + id +
+         " all external pf/callback 1 1' first");
+  if (off && !find_fix(lmp, link_id)) stop("fix " + id + " has no force server to take off");
+
+  LinkOptions options;
+  if (!off) options = parse(narg, arg);
+  if (find_fix(lmp, link_id)) modify->delete_fix(link_id);
+  if (off) return;
+
+  // After `clear` a LAMMPS may have forgotten the fix styles of its plugins.
+  (*modify->fix_map)[Link::style_name] = [](LAMMPS *l, int n, char **a) -> Fix * {
+    return new Link(l, n, a);
+  };
+  modify->add_fix(link_id + " all " + Link::style_name + " " + id, 0);
+  static_cast<Link *>(find_fix(lmp, link_id))->open(options);
+}
+
+LinkOptions ForcenetCommand::parse(int narg, char **arg)
+{
+  LinkOptions options;
+  options.client.address = arg[1];
+  if (const char *secret = std::getenv("FORCENET_MD_SECRET")) {
+    options.client.secret = strip(secret);
+    if (options.client.secret.empty()) stop("the environment variable FORCENET_MD_SECRET is empty");
+  }
+
+  auto seconds = [this](const std::string &key, const char *text) {
+    char *end = nullptr;
+    const double value = std::strtod(text, &end);
+    if (*text == '\0' || *end != '\0' || !std::isfinite(value) || value < 0.0)
+      stop(key + " takes a number of seconds, not '" + text + "'");
+    return value;
+  };
+
+  for (int i = 2; i < narg;) {
+    const std::string key = arg[i++];
+    if (key == "elements") {
+      for (; static_cast<int>(options.elements.size()) < atom->ntypes; ++i) {
+        if (i == narg || !is_symbol(arg[i]))
+          stop(std::to_string(atom->ntypes) + " atom types need " + std::to_string(atom->ntypes) +
+               " element symbols after 'elements', not " +
+               std::to_string(options.elements.size()));
+        options.elements.push_back(arg[i]);
+      }
+      continue;
+    }
+    if (i == narg) stop(usage);
+    const char *value = arg[i++];
+    if (key == "retry")
+      options.client.retry = seconds(key, value);
+    else if (key == "timeout")
+      options.client.timeout = seconds(key, value);
+    else if (key == "secret")
+      options.client.secret = read_secret(value);
+    else if (key == "mass_check" && (std::string(value) == "yes" || std::string(value) == "no"))
+      options.mass_check = std::string(value) == "yes";
+    else
+      stop("'" + key + " " + value + "' is not understood (" +
+           std::to_string(atom->ntypes) + " atom types take so many elements); " + usage);
+  }
+  if (options.elements.empty()) stop(usage);
+  return options;
+}
+
+// Rank 0 speaks to the server: only it needs to be able to read the file.
+std::string ForcenetCommand::read_secret(const std::string &file)
+{
+  std::string secret;
+  const std::string fault = Ranks(world).on_root([&] {
+    std::ifstream stream(file, std::ios::binary);
+    secret = strip({std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()});
+    if (!stream) throw Refused("the secret file '" + file + "' cannot be read");
+    if (secret.empty()) throw Refused("the secret file '" + file + "' is empty");
+  });
+  if (!fault.empty()) stop(fault);
+  return secret;
+}
+
+void ForcenetCommand::stop(const std::string &sentence)
+{
+  error->all(FLERR, "forcenet: " + sentence);
+}
+
+}    // namespace forcenet

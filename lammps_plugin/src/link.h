@@ -1,0 +1,75 @@
+// The fix behind the command `forcenet`: it ties a fix external to a connection.
+//
+// The command adds it after the fix external. Being a fix, LAMMPS tells it when a run begins (so
+// that the set-up is checked and the server hears of it), when a force was due, and when it is
+// deleted (by `clear`, at the end, or with its plugin), which closes the connection.
+#pragma once
+
+#include "client.h"
+#include "ranks.h"
+
+#include "fix.h"
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace forcenet {
+
+struct LinkOptions {
+  std::vector<std::string> elements;    // one per atom type
+  bool mass_check = true;
+  ClientOptions client;
+};
+
+class Link : public LAMMPS_NS::Fix {
+ public:
+  static constexpr const char *style_name = "forcenet/link";
+  static std::string id_for(const std::string &external_id);
+
+  Link(LAMMPS_NS::LAMMPS *lmp, int narg, char **arg);
+  ~Link() override;
+
+  // Takes hold of the fix external and speaks to the server. Collective.
+  void open(const LinkOptions &options);
+
+  int setmask() override;
+  void init() override;
+  void setup_pre_force(int) override { probe(); }
+  void pre_force(int) override { probe(); }
+  void min_pre_force(int) override { probe(); }
+  void setup(int vflag) override { post_force(vflag); }
+  void min_setup(int vflag) override { post_force(vflag); }
+  void post_force(int) override;
+  void min_post_force(int vflag) override { post_force(vflag); }
+
+ private:
+  static void on_call(void *self, LAMMPS_NS::bigint step, int count, LAMMPS_NS::tagint *tag,
+                      double **x, double **f);
+  static void on_detached_call(void *lmp, LAMMPS_NS::bigint, int, LAMMPS_NS::tagint *, double **,
+                               double **);
+  void compute(LAMMPS_NS::bigint step, int count, LAMMPS_NS::tagint *tag, double **x, double **f);
+  void probe();
+  void introduce();
+  StepHead head(LAMMPS_NS::bigint step) const;
+  [[noreturn]] void stop(const std::string &sentence);
+  void stop_if(const std::string &sentence);
+  void say(const std::string &line) const;
+  void warn(const std::string &sentence);
+
+  std::string external_id_;
+  Fix *external_ = nullptr;    // null while there is no such fix
+  LinkOptions options_;
+  Ranks ranks_;
+  std::unique_ptr<Client> client_;    // rank 0 only
+  StepMessage message_;               // rank 0 only
+  Answer answer_;
+  bool energy_ = false, virial_ = false, velocities_ = false;    // what the model gives and wants
+  bool called_ = false;     // the fix external asked for forces in this step
+  bool probing_ = false;    // the call at hand is the probe's
+  bool proved_ = false;     // the fix external calls and applies at every step
+  std::set<std::string> warned_;
+};
+
+}    // namespace forcenet

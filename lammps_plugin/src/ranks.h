@@ -1,0 +1,57 @@
+// All ranks' atoms on rank 0 in the order of their ids, and the forces back; waiting ranks sleep.
+#pragma once
+
+#include "protocol.h"
+
+#include "lmptype.h"
+
+#include <mpi.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace forcenet {
+
+// One rank's own atoms; `v` is null where velocities are not wanted.
+struct Atoms {
+  int count = 0;
+  const LAMMPS_NS::tagint *id = nullptr;
+  const int *type = nullptr;
+  double **x = nullptr;
+  double **v = nullptr;
+};
+
+class Ranks {
+ public:
+  explicit Ranks(MPI_Comm world);
+  bool is_root() const { return me_ == 0; }
+
+  // Runs `work` on rank 0 and returns on every rank the sentence of the fault it threw, or "".
+  std::string on_root(const std::function<void()> &work);
+  // Rank 0's numbers on every rank.
+  void share(double *numbers, int count);
+
+  // Collects the atoms on rank 0; returns on every rank how many there are. Throws Refused, on
+  // every rank, if there are too many for one message.
+  std::size_t collect(const Atoms &atoms);
+  // Rank 0: the collected atoms as a STEP. Throws Refused where ids are missing or double.
+  void fill(StepMessage &step, const StepHead &head);
+  // Hands the answer's forces back to the ranks the atoms came from.
+  void scatter(const Answer &answer, int count, double **force);
+
+ private:
+  void sort();
+  void wait(MPI_Request &request) const;
+
+  MPI_Comm world_;
+  int me_ = 0, size_ = 1;
+  bool velocities_ = false;
+  std::size_t total_ = 0;
+  std::vector<double> mine_, all_;              // packed atoms: id, type, x, and v if wanted
+  std::vector<int> counts_, lengths_, starts_;  // rank 0: atoms and numbers per rank
+  std::vector<std::int64_t> ids_, last_ids_;    // rank 0: in the order of collection
+  std::vector<std::size_t> order_;              // rank 0: order_[row of STEP] = row collected
+};
+
+}    // namespace forcenet
