@@ -76,19 +76,7 @@ def read(path: Path) -> Archive:
     pickled, of another format version, or whose hash differs from its card.
     """
     members = _members(path)
-    text = members.pop(CARD, None)
-    if text is None:
-        kind = (
-            "a TorchScript file"
-            if any(name.startswith("code/") for name in members)
-            else "a pickled PyTorch file"
-            if "data.pkl" in members
-            else "a zip file"
-        )
-        raise ModelFileError(
-            f"{path} is {kind} without a model card: export it with `forcenet-md train` or"
-            " import a checkpoint with `forcenet-md convert`."
-        )
+    text = members.pop(CARD)
     try:
         fields = json.loads(text)
         version = fields["format_version"]
@@ -132,9 +120,21 @@ def _members(path: Path) -> dict[str, bytes]:
 def _read_zip(path: Path) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     with zipfile.ZipFile(path) as z:
+        names = [name.partition("/")[2] for name in z.namelist()]
+        if CARD not in names:
+            raise ModelFileError(
+                f"{path} is {_kind(names)} without a model card: export it with `forcenet-md"
+                " train` or import a checkpoint with `forcenet-md convert`."
+            )
         for info in z.infolist():
             _root, _, name = info.filename.partition("/")
             if not name or name in members or info.compress_type != zipfile.ZIP_STORED:
                 raise zipfile.BadZipFile(f"unexpected member {info.filename!r}")
             members[name] = z.read(info)
     return members
+
+
+def _kind(names: list[str]) -> str:
+    if any(name.startswith("code/") for name in names):
+        return "a TorchScript file"
+    return "a pickled PyTorch file" if "data.pkl" in names else "a zip file"

@@ -1,0 +1,53 @@
+"""`forcenet-md convert CHECKPOINT m.pt`: import an Open Catalyst trainer checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the Open Catalyst trainer.")],
+    out: Annotated[Path, typer.Argument(help="Model file to write.")],
+    elements: Annotated[
+        str | None,
+        typer.Option(help="Elements it was trained on, e.g. 'Cu,Pt,O' (default: all with data)."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="What it was trained on.")] = "not stated",
+    licence: Annotated[str, typer.Option(help="Licence of the data or weights.")] = "not stated",
+    citation: Annotated[str, typer.Option(help="Citation of the data or weights.")] = "not stated",
+) -> None:
+    """Write a model file that gives the checkpoint's forces. The checkpoint's code is not run."""
+    from ase.data import atomic_numbers
+
+    from forcenet_md.artifact.export import export_model
+    from forcenet_md.artifact.opencatalyst import read_checkpoint
+    from forcenet_md.errors import UnknownElementError
+    from forcenet_md.models.elements import known_numbers
+
+    model = read_checkpoint(checkpoint)
+    numbers = list(known_numbers())
+    if elements:
+        names = [e.strip() for e in elements.replace(",", " ").split()]
+        unknown = [e for e in names if e not in atomic_numbers]
+        if unknown:
+            raise UnknownElementError(f"{', '.join(unknown)} is no element: write symbols like Cu.")
+        numbers = [atomic_numbers[e] for e in names]
+    card = export_model(
+        model,
+        out,
+        name=out.stem,
+        numbers=numbers,
+        augmentation="none",
+        training_data={"description": data, "licence": licence, "citation": citation},
+        test_errors={},
+        notes="Imported from an Open Catalyst trainer checkpoint.",
+    )
+    print(f"wrote {out}: {card.n_layers} layers, {len(card.elements)} elements")
+    if card.neighbour_cap is not None:
+        print(
+            f"note: it keeps the {card.neighbour_cap} nearest neighbours, so its forces jump when"
+            " one enters or leaves: good for relaxations, poor for long MD."
+        )

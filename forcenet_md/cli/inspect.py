@@ -1,0 +1,44 @@
+"""`forcenet-md inspect m.pt`: what a model can do, read without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="Model file, or the name of a shipped model.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+) -> None:
+    """Print a model file's card. Its hash is checked; nothing in it is run."""
+    from forcenet_md.artifact.archive import read
+    from forcenet_md.inference.load import model_path
+
+    path = model_path(model)
+    card = read(path).card
+    if json:
+        print(card.model_dump_json(indent=2))
+        return
+    _print(path, card.model_dump())
+
+
+def _print(path: Path, card: dict[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{path}", show_header=False, title_justify="left")
+    for key, value in card.items():
+        if isinstance(value, dict):
+            shown = "\n".join(f"{k}: {v}" for k, v in value.items()) or "none stated"
+        elif isinstance(value, list):
+            shown = " ".join(str(v) for v in value)
+        elif isinstance(value, bool):
+            shown = "yes" if value else "no"
+        else:
+            shown = "none" if value is None else str(value)
+        # Text, not markup: a card is data.
+        table.add_row(key.replace("_", " "), Text(shown))
+    Console().print(table)
