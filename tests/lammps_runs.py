@@ -1,0 +1,91 @@
+"""Real `lmp` processes for tests: scripts of a small argon crystal, and what LAMMPS said."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+BIN = Path(sys.executable).parent
+
+CRYSTAL = """
+units metal
+atom_style atomic
+{before}
+lattice fcc 5.3
+region box block 0 {cells} 0 {cells} 0 {cells}
+create_box {types} box
+create_atoms 1 box
+mass * 39.948
+velocity all create {temperature} 4711 loop geom
+"""
+NO_PAIR = "pair_style zero 8.0\npair_coeff * *\n"
+EXTERNAL = "fix ext all external pf/callback 1 1\n"
+
+
+def crystal(cells: int = 3, types: int = 1, temperature: float = 40.0, before: str = "") -> str:
+    """4 cells³ atoms of argon in units metal."""
+    return CRYSTAL.format(cells=cells, types=types, temperature=temperature, before=before)
+
+
+@dataclass
+class Run:
+    returncode: int
+    output: str
+
+    @property
+    def error(self) -> str:
+        """The sentence of LAMMPS's ERROR line, without the file and line at its end."""
+        lines = re.findall(r"^ERROR.*", self.output, re.M)
+        assert lines, self.output
+        assert len(lines) == 1, lines
+        sentence = re.sub(r"^ERROR(?: on proc \d+)?: ", "", lines[0])
+        return re.sub(r" \([\w./]+:\d+\)$", "", sentence)
+
+    def thermo(self) -> list[np.ndarray]:
+        """One table per run: the numbers of every thermo line."""
+        tables = re.findall(r"^ *Step .*\n((?:[ \d.eE+naif-]+\n|WARNING.*\n)+)", self.output, re.M)
+        rows = [[line.split() for line in t.splitlines() if "WARN" not in line] for t in tables]
+        return [np.array(table, dtype=float) for table in rows]
+
+
+@contextmanager
+def lmp(
+    script: str, folder: Path, ranks: int = 1, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A running `lmp`; whatever is left of it at the end is killed."""
+    (folder / "in.lammps").write_text(script)
+    command = [str(BIN / "lmp"), "-in", "in.lammps", "-log", "none", "-nonbuf"]
+    if ranks > 1:
+        command = [str(BIN / "mpirun"), "-n", str(ranks), *command]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # LAMMPS's launcher is the parent of the real one: kill both
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def run(
+    script: str, folder: Path, ranks: int = 1, environment: dict[str, str] | None = None
+) -> Run:
+    with lmp(script, folder, ranks, environment) as process:
+        output, _ = process.communicate(timeout=120)
+        return Run(process.returncode, output)
