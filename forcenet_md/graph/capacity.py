@@ -21,8 +21,6 @@ def neighbour_bound(system: System, reach: float) -> int:
 
     About 6.4 times the pairs of a dense system. Time and memory of order n_atoms.
     """
-    if system.n_atoms == 0:
-        return 0
     frame = Frame.of(system)
     return pair_bound(Placement.of(system.positions, frame, reach), reach)
 

@@ -80,7 +80,9 @@ class Placement:
 
     @classmethod
     def of(cls, positions: Array, frame: Frame, reach: float) -> Placement:
-        """positions [n, 3] Å, n ≥ 1, anywhere; reach Å."""
+        """positions [n, 3] Å, anywhere; reach Å."""
+        if len(positions) == 0:
+            return cls(positions, positions, positions, frame.rows, frame.heights, frame.periodic)
         shifts = np.floor(positions @ frame.inverse)
         shifts[:, ~frame.periodic] = 0.0
         wrapped = positions - shifts @ frame.rows
