@@ -30,6 +30,8 @@ def _print(path: Path, card: dict[str, object]) -> None:
     from rich.text import Text
 
     table = Table(title=f"{path}", show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in card.items():
         if isinstance(value, dict):
             shown = "\n".join(f"{k}: {v}" for k, v in value.items()) or "none stated"
