@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from forcenet_md.errors import DataError
-from forcenet_md.models.forcenet import ForceNetConfig
+from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 
 
 class _Section(BaseModel):
@@ -28,7 +28,7 @@ class DataConfig(_Section):
     error_by: columns by whose values the test errors are also given
     """
 
-    train: list[Path]
+    train: list[Path] = Field(min_length=1)
     test: list[Path] = []
     validation_fraction: float = Field(0.03, ge=0.0, lt=1.0)
     group_by: str = "trajectory"
@@ -71,13 +71,23 @@ class TrainingConfig(_Section):
         return self
 
 
+class CardConfig(_Section):
+    """What the model file says of itself and nobody can compute."""
+
+    name: str = Field("model", pattern=r"^[A-Za-z0-9._-]+$")
+    description: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    citation: str = Field(min_length=1)
+    notes: str = ""
+
+
 class Config(_Section):
     """One training run.
 
     model: settings of ForceNetConfig
     folder: where the checkpoint and the log go
     output: the model file
-    card: name, description, licence, citation … for the model's card
+    card: of the training data, for the model file
     """
 
     seed: int = 1
@@ -86,7 +96,7 @@ class Config(_Section):
     data: DataConfig
     model: dict[str, Any] = {}
     training: TrainingConfig
-    card: dict[str, Any] = {}
+    card: CardConfig
 
     @field_validator("model")
     @classmethod
@@ -95,7 +105,10 @@ class Config(_Section):
         for key in value:
             if key not in known:
                 raise ValueError(f"'{key}' is no setting of the model ({', '.join(sorted(known))})")
-        ForceNetConfig(**value)
+        try:
+            ForceNet(ForceNetConfig(**value))
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"a setting is of the wrong kind ({error})") from None
         return value
 
 

@@ -5,70 +5,25 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
 from torch import nn
-from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from forcenet_md.data.frames import largest_force, read_frames
 from forcenet_md.errors import DataError
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.augment import random_rotation, rotate
 from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
 from forcenet_md.training.config import Config
-from forcenet_md.training.graphs import EpochOrder, mean_neighbours, to_graph
+from forcenet_md.training.dataset import Dataset
+from forcenet_md.training.graphs import EpochOrder, mean_neighbours
 from forcenet_md.training.loss import l1_loss, without_net_force
 from forcenet_md.training.metrics import ForceError, frame_errors, pool, predict
-
-
-@dataclass
-class Dataset:
-    """Frames and their graphs, side by side; labels name where a frame comes from."""
-
-    frames: list[Atoms] = field(default_factory=list)
-    graphs: list[Data] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, paths: Sequence[Path], max_force: float = math.inf) -> Dataset:
-        """Every labelled frame of the files whose largest force is at most max_force.
-
-        Raises DataError when a file cannot be read or has no labels.
-        """
-        out = cls()
-        for path in paths:
-            for k, atoms in enumerate(read_frames(path, labelled=True)):
-                if largest_force(atoms) <= max_force:
-                    out.frames.append(atoms)
-                    out.labels.append(f"frame {k} of {path}")
-        return out
-
-    def build_graphs(self, cutoff: float) -> None:
-        self.graphs = [to_graph(atoms, cutoff) for atoms in self.frames]
-
-    def split(self, fraction: float, column: str, seed: int) -> tuple[Dataset, Dataset]:
-        """(rest, held out): whole groups of frames that share a value of the column."""
-        groups = [str(a.info.get(column, f"frame-{k}")) for k, a in enumerate(self.frames)]
-        names = sorted(set(groups))
-        n_out = round(fraction * len(names))
-        chosen = set(np.random.default_rng(seed).permutation(names)[:n_out].tolist())
-        return self._pick([g not in chosen for g in groups]), self._pick(
-            [g in chosen for g in groups]
-        )
-
-    def _pick(self, keep: Sequence[bool]) -> Dataset:
-        return Dataset(
-            [a for a, k in zip(self.frames, keep, strict=True) if k],
-            [],
-            [a for a, k in zip(self.labels, keep, strict=True) if k],
-        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""forcenet-md train: fit a ForceNet to labelled frames and write its model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from forcenet_md.training.loop import Progress, Trainer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="The YAML file of the run.", show_default=False)],
+    override: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value in its place, as training.steps=100.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the run's folder.")
+    ] = False,
+) -> None:
+    """Train a ForceNet; Ctrl-C leaves a checkpoint to go on from with --resume."""
+    from rich.console import Console
+
+    from forcenet_md.errors import DataError
+    from forcenet_md.training.config import load_config
+    from forcenet_md.training.finish import export
+    from forcenet_md.training.loop import Trainer
+    from forcenet_md.training.stop import on_interrupt
+
+    settings = load_config(config, override or [])
+    console = Console(stderr=True)
+    console.print("reading frames and building graphs")
+    trainer = Trainer(settings)
+    if resume:
+        trainer.resume()
+    elif trainer.checkpoint.is_file():
+        raise DataError(
+            f"{trainer.checkpoint} is there from an earlier run: go on from it with --resume, or"
+            " give another folder=…"
+        )
+    console.print(
+        f"{len(trainer.train.frames)} training and {len(trainer.validation.frames)} validation"
+        f" frames, {sum(p.numel() for p in trainer.model.parameters())} parameters"
+    )
+
+    def stop() -> None:
+        trainer.stop = True
+
+    with on_interrupt(stop):
+        done = _run(trainer, console)
+    if not done:
+        console.print(
+            f"stopped after {trainer.step} steps; go on with --resume from {trainer.checkpoint}"
+        )
+        raise typer.Exit(130)
+    card = export(trainer)
+    errors = card.test_errors
+    if "relative" in errors:
+        console.print(
+            f"{errors['held_out']} error {errors['force_mae']:.4f} eV/Å,"
+            f" {100 * errors['relative']:.2f} % of mean |F|"
+        )
+    console.print(f"wrote {settings.output}")
+
+
+def _run(trainer: Trainer, console: Console) -> bool:
+    """Train under a progress bar in a terminal, with a line per validation elsewhere."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    if not console.is_terminal:
+        return trainer.run(_reporter(lambda text: console.print(text, soft_wrap=True)))
+    columns = (
+        TextColumn("step {task.fields[step]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f} eV/Å"),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("train", total=1.0, step=trainer.step, loss=float("nan"))
+        smooth = float("nan")
+
+        def show(progress: Progress) -> None:
+            nonlocal smooth
+            known = smooth == smooth
+            smooth = 0.99 * smooth + 0.01 * progress.loss if known else progress.loss
+            bar.update(task, completed=progress.fraction, step=progress.step, loss=smooth)
+            report(progress)
+
+        report = _reporter(bar.console.print)
+        return trainer.run(show)
+
+
+def _reporter(write: Callable[[str], None]) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.validation is not None:
+            error = progress.validation
+            write(
+                f"step {progress.step} ({100 * progress.fraction:.0f} %,"
+                f" {progress.seconds:.0f} s): validation {error.mae:.4f} eV/Å,"
+                f" {100 * error.relative:.2f} %"
+            )
+
+    return report

@@ -1,0 +1,369 @@
+"""Labelling and training: labels are the teacher's, the loss falls, a stopped run goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+
+from forcenet_md.artifact.export import load_model, read_card
+from forcenet_md.data.frames import forces_of, read_frames, split_by, with_labels, write_frames
+from forcenet_md.data.teachers import label_frames, open_teacher
+from forcenet_md.errors import DataError
+from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
+from forcenet_md.training.augment import random_rotation, rotate
+from forcenet_md.training.checkpoint import load_checkpoint
+from forcenet_md.training.config import load_config
+from forcenet_md.training.finish import export
+from forcenet_md.training.graphs import EpochOrder, to_graph
+from forcenet_md.training.loop import Trainer
+from forcenet_md.training.loss import without_net_force
+from forcenet_md.training.metrics import errors_by, frame_errors, pool
+
+MAIN = "from forcenet_md.cli.main import main; main()"
+
+
+def crystal(seed: int) -> Atoms:
+    """A small rattled Cu–Au crystal."""
+    rng = np.random.default_rng(seed)
+    atoms = bulk("Cu", "fcc", a=3.8, cubic=True) * (2, 2, 2)
+    atoms.set_chemical_symbols(rng.choice(["Cu", "Au"], len(atoms)).tolist())
+    atoms.positions += rng.normal(0.0, 0.1, atoms.positions.shape)
+    atoms.info.update(temperature=float(300 * (seed % 2 + 1)), trajectory=seed)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames labelled with EMT."""
+    frames = []
+    with open_teacher("emt") as teacher:
+        frames = [teacher.label(crystal(seed)) for seed in range(12)]
+    path = tmp_path_factory.mktemp("frames") / "labelled.extxyz"
+    write_frames(path, frames)
+    return path
+
+
+def write_config(folder: Path, frames: Path, **training: Any) -> Path:
+    tree = {
+        "folder": str(folder / "run"),
+        "output": str(folder / "m.pt"),
+        "data": {"train": str(frames), "test": str(frames), "validation_fraction": 0.0},
+        "model": {"hidden": 16, "cutoff": 4.0, "n_radial": 4, "n_hidden_edge": 1},
+        "training": {"steps": 20, **training},
+        "card": {"name": "tiny", "description": "EMT", "licence": "CC0-1.0", "citation": "none"},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+# Labels
+
+
+@pytest.mark.parametrize(("name", "calculator"), [("emt", EMT), ("lj", LennardJones)])
+def test_ase_labels_are_those_of_the_calculator(name: str, calculator: Any) -> None:
+    atoms = crystal(0)
+    with open_teacher(name) as teacher:
+        out = teacher.label(atoms)
+    atoms.calc = calculator()
+    np.testing.assert_array_equal(forces_of(out), atoms.get_forces())
+    assert out.get_potential_energy() == atoms.get_potential_energy()
+
+
+def test_lammps_snippet_in_a_worker_equals_ase(tmp_path: Path) -> None:
+    """The same Lennard-Jones by a LAMMPS snippet in other units and by ASE, by atom id."""
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True) * (3, 3, 3)
+    atoms.positions += np.random.default_rng(0).normal(0.0, 0.3, atoms.positions.shape)
+    atoms.positions[3] += atoms.cell[0] - 2 * atoms.cell[2]
+    kcal = 23.060548  # per mole, in one eV
+    snippet = tmp_path / "lj.in"
+    snippet.write_text(
+        f"# argon\nunits real\npair_style lj/cut 7.0\npair_modify shift yes\n"
+        f"pair_coeff * * {0.01 * kcal} 3.4\n",
+        encoding="utf-8",
+    )
+    (out,) = label_frames([atoms], snippet, ["Ar"])
+    atoms.calc = LennardJones(sigma=3.4, epsilon=0.01, rc=7.0)
+    np.testing.assert_allclose(forces_of(out), atoms.get_forces(), atol=1e-7)
+    assert out.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), rel=1e-6)
+
+
+def test_labels_follow_atom_ids_when_lammps_sorts() -> None:
+    """The same structure with its atoms in another order has the same forces in that order."""
+    atoms = crystal(1)
+    order = np.random.default_rng(1).permutation(len(atoms))
+    with open_teacher("zhou2004", ["Cu", "Au"]) as teacher:
+        straight = forces_of(teacher.label(atoms))
+        shuffled = forces_of(teacher.label(atoms[order]))
+    np.testing.assert_allclose(shuffled, straight[order], atol=1e-10)
+
+
+def test_labelling_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no teacher 'nonsense'"):
+        list(label_frames([crystal(0)], "nonsense"))
+    bad = tmp_path / "bad.in"
+    bad.write_text("pair_style no/such/style\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no/such/style"):
+        list(label_frames([crystal(0)], bad, ["Cu", "Au"]))
+    with pytest.raises(DataError, match="no atom type for Au"):
+        list(label_frames([crystal(0)], "zhou2004", ["Cu"]))
+
+
+def test_label_command(tmp_path: Path) -> None:
+    atoms = crystal(2)
+    write_frames(tmp_path / "in.extxyz", [atoms])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            MAIN,
+            "label",
+            "in.extxyz",
+            "-t",
+            "zhou2004",
+            "-o",
+            "out.extxyz",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (out,) = read_frames(tmp_path / "out.extxyz", labelled=True)
+    with open_teacher("zhou2004", ["Au", "Cu"]) as teacher:
+        expected = forces_of(teacher.label(atoms))
+    np.testing.assert_allclose(forces_of(out), expected, atol=1e-6)
+    assert out.info["temperature"] == atoms.info["temperature"]
+
+
+# Frames and graphs
+
+
+def test_frames_without_labels_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "bare.extxyz", [crystal(0)])
+    with pytest.raises(DataError, match=r"frame 0 of .*bare.extxyz: it has no forces"):
+        read_frames(tmp_path / "bare.extxyz", labelled=True)
+    broken = with_labels(crystal(0), 0.0, np.full((32, 3), np.nan))
+    with pytest.raises(DataError, match="not finite"):
+        forces_of(broken)
+
+
+def test_split_keeps_groups_together() -> None:
+    frames = [crystal(seed) for seed in range(6)]
+    rest, out = split_by(frames, "temperature", [600.0])
+    assert {a.info["temperature"] for a in rest} == {300.0}
+    assert {a.info["temperature"] for a in out} == {600.0}
+    with pytest.raises(DataError, match="no column 'pressure'"):
+        split_by(frames, "pressure", [1])
+
+
+def test_rotated_graph_is_the_graph_of_the_rotated_structure() -> None:
+    """Vectors and labels turn together, as if the structure had been turned and labelled."""
+    atoms = crystal(3)
+    matrix = random_rotation("so3", np.random.default_rng(5))
+    assert torch.allclose(matrix @ matrix.T, torch.eye(3), atol=1e-6)
+    turned = atoms.copy()
+    q = matrix.numpy().astype(float)
+    turned.set_cell(atoms.cell.array @ q.T)
+    turned.positions = atoms.positions @ q.T
+    with open_teacher("emt") as teacher:
+        graph = to_graph(teacher.label(atoms), 4.0)
+        expected = to_graph(teacher.label(turned), 4.0)
+    rotated = rotate(graph, matrix)
+    assert torch.allclose(rotated.forces, expected.forces, atol=1e-5)
+    ours = torch.cat([rotated.edge_index.T.float(), rotated.vector], dim=1).numpy()
+    theirs = torch.cat([expected.edge_index.T.float(), expected.vector], dim=1).numpy()
+
+    def ordered(rows: Any) -> Any:
+        return rows[np.lexsort(np.round(rows, 3).T[::-1])]
+
+    np.testing.assert_allclose(ordered(ours), ordered(theirs), atol=1e-4)
+
+
+def test_rotations_about_z_keep_z_and_so3_inverts() -> None:
+    rng = np.random.default_rng(0)
+    z = random_rotation("z", rng)
+    assert z[2].tolist() == [0.0, 0.0, 1.0]
+    signs = {round(float(torch.det(random_rotation("so3", rng)))) for _ in range(40)}
+    assert signs == {-1, 1}
+
+
+def test_net_force_is_taken_out_per_structure() -> None:
+    forces = torch.arange(15, dtype=torch.float64).reshape(5, 3) ** 2
+    structure = torch.tensor([0, 0, 1, 1, 1])
+    out = without_net_force(forces, structure, 2)
+    assert torch.allclose(out[:2].sum(0), torch.zeros(3, dtype=torch.float64))
+    assert torch.allclose(out[2:].sum(0), torch.zeros(3, dtype=torch.float64))
+    assert torch.allclose(out[0] - out[1], forces[0] - forces[1])
+
+
+def test_epoch_order_sees_every_frame_and_goes_on_where_it_was() -> None:
+    whole = iter(EpochOrder(7, 2, seed=3, start=0))
+    steps = [next(whole) for _ in range(9)]
+    assert len({row for batch in steps[:3] for row in batch}) == 6
+    later = iter(EpochOrder(7, 2, seed=3, start=4))
+    assert [next(later) for _ in range(5)] == steps[4:]
+
+
+def test_errors_against_a_direct_sum(labelled: Path) -> None:
+    frames = read_frames(labelled, labelled=True)[:4]
+    torch.manual_seed(0)
+    model = ForceNet(ForceNetConfig(hidden=16, cutoff=4.0))
+    graphs = [to_graph(atoms, 4.0) for atoms in frames]
+    errors = frame_errors(model, graphs, remove_net_force=True)
+    differences, sizes = [], []
+    for atoms, graph in zip(frames, graphs, strict=True):
+        f = model(graph.species, *graph.edge_index, graph.vector)["forces"].detach().numpy()
+        label = forces_of(atoms)
+        differences.append(np.abs(f - f.mean(0) - label + label.mean(0)))
+        sizes.append(np.abs(label - label.mean(0)))
+    whole = pool(errors)
+    assert whole.mae == pytest.approx(np.mean(differences), rel=1e-4)
+    assert whole.relative == pytest.approx(np.mean(differences) / np.mean(sizes), rel=1e-4)
+    groups = errors_by(errors, frames, "temperature")
+    assert list(groups) == ["300", "600"]
+    assert groups["300"].mae == pytest.approx(np.mean([differences[0], differences[2]]), rel=1e-4)
+
+
+# Training
+
+
+def test_loss_falls_and_the_model_file_is_whole(labelled: Path, tmp_path: Path) -> None:
+    config = load_config(
+        write_config(tmp_path, labelled), ["training.steps=150", "training.average=0.9"]
+    )
+    trainer = Trainer(config)
+    losses: list[float] = []
+    assert trainer.run(lambda progress: losses.append(progress.loss))
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
+    export(trainer)
+    card = read_card(config.output)
+    assert card.elements == ["Cu", "Au"]
+    assert card.augmentation == "so3"
+    assert card.test_errors["n_frames"] == 12
+    assert set(card.test_errors["by_temperature"]) == {"300", "600"}
+    assert 0.0 < card.test_errors["relative"] < 1.0
+    module, _ = load_model(config.output)
+    graph = trainer.train.graphs[0]
+    with torch.no_grad():
+        expected = trainer.average(graph.species, *graph.edge_index, graph.vector)["forces"]
+        found = module(graph.species, *graph.edge_index, graph.vector)["forces"]
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_resumed_run_has_identical_weights(labelled: Path, tmp_path: Path) -> None:
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    whole = Trainer(load_config(write_config(tmp_path / "whole", labelled)))
+    assert whole.run()
+    halves = load_config(write_config(tmp_path / "halves", labelled))
+    first = Trainer(halves)
+
+    def stop_at_seven(progress: Any) -> None:
+        first.stop = progress.step == 7
+
+    assert not first.run(stop_at_seven)
+    second = Trainer(halves)
+    second.resume()
+    assert second.step == 7
+    assert second.run()
+    for ours, theirs in ((second.model, whole.model), (second.average, whole.average)):
+        for mine, value in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(mine, value)
+
+
+def test_warm_start_takes_the_averaged_weights(labelled: Path, tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, labelled), ["training.steps=3"])
+    first = Trainer(config)
+    first.run()
+    warm = Trainer(load_config(tmp_path / "config.yaml", [f"training.initial={first.checkpoint}"]))
+    for mine, value in zip(warm.model.parameters(), first.average.parameters(), strict=True):
+        assert torch.equal(mine, value)
+    with pytest.raises(DataError, match="other settings of the model \\(hidden\\)"):
+        Trainer(
+            load_config(
+                tmp_path / "config.yaml",
+                [f"training.initial={first.checkpoint}", "model.hidden=8"],
+            )
+        )
+
+
+def test_a_loss_that_is_not_finite_names_the_frames(labelled: Path, tmp_path: Path) -> None:
+    trainer = Trainer(load_config(write_config(tmp_path, labelled, batch=12)))
+    trainer.train.graphs[5].vector[0] = float("nan")
+    with pytest.raises(DataError, match=r"not finite at step 0 on .*frame 5 of "):
+        trainer.run()
+    trainer.resume()
+    assert trainer.step == 0
+    assert all(torch.isfinite(value).all() for value in trainer.model.parameters())
+
+
+def test_frames_with_huge_forces_are_left_out(labelled: Path, tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, labelled), ["data.max_force=0.001"])
+    with pytest.raises(DataError, match="no training frame is left"):
+        Trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.batch=0", "training.batch"),
+        ("training.bach=2", "training.bach"),
+        ("model.widht=3", "'widht' is no setting of the model"),
+        ("model.envelope=none", "model"),
+        ("training.seconds=5", "either seconds or steps"),
+        ("data.train=[]", "data.train"),
+        ("nonsense", "write key=value"),
+    ],
+)
+def test_a_wrong_key_is_named(labelled: Path, tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_config(write_config(tmp_path, labelled), [override])
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(labelled: Path, tmp_path: Path) -> None:
+    write_config(tmp_path, labelled, steps=100_000, checkpoint_seconds=0.2)
+    command = [sys.executable, "-c", MAIN, "train", "config.yaml"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    try:
+        checkpoint = tmp_path / "run" / "checkpoint.pt"
+        for _ in range(600):
+            if checkpoint.is_file() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert "--resume" in said
+    step = load_checkpoint(checkpoint)["step"]
+    assert step > 0
+    done = subprocess.run(
+        [*command, f"training.steps={step + 5}", "--resume"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m.pt").is_file()
+    assert load_checkpoint(checkpoint)["step"] == step + 5
