@@ -27,6 +27,7 @@ VARIANTS = {
     "edge 3 node 0": {"n_hidden_edge": 3, "n_hidden_node": 0},
     "linear decoder": {"decoder": "linear"},
     "polynomial": {"envelope": "polynomial", "clamp": False},
+    "switch": {"envelope": "switch"},
     "smooth": {"envelope": "smooth_cosine", "clamp": False, "norm": "none", "mean_neighbours": 30},
     "edge linear, no norm": {"ablation": "edge_linear", "norm": "none"},
     **{a: {"ablation": a} for a in ABLATIONS if a not in ("none", "only_distance")},
@@ -156,7 +157,7 @@ def test_training_and_evaluation_share_the_stages():
     assert torch.equal(trained, net(z, s, t, d)["forces"])
 
 
-@pytest.mark.parametrize("kind", ["smooth_cosine", "polynomial"])
+@pytest.mark.parametrize("kind", ["smooth_cosine", "polynomial", "switch"])
 def test_envelope_ends_with_zero_slope(kind):
     from forcenet_md.models.envelope import Envelope
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-ENVELOPES = ("cosine", "smooth_cosine", "polynomial")
+ENVELOPES = ("cosine", "smooth_cosine", "polynomial", "switch")
 
 
 class Envelope(nn.Module):
@@ -17,6 +17,8 @@ class Envelope(nn.Module):
     smooth_cosine: ½(1 + cos(πr/c)), slope zero at the cutoff
     polynomial: 1 − 28x⁶ + 48x⁷ − 21x⁸ with x = r/c (Klicpera et al. 2020, p = 6), slope and
         curvature zero at the cutoff
+    switch: 1 up to 0.7 c, then ½(1 + cos(π(x − 0.7)/0.3)): smooth as smooth_cosine, and does not
+        damp the outer shells
     """
 
     def __init__(self, kind: str, cutoff: float) -> None:
@@ -32,6 +34,9 @@ class Envelope(nn.Module):
             return torch.cos(x * (0.5 * math.pi))
         if self.kind == "smooth_cosine":
             return 0.5 * (1.0 + torch.cos(x * math.pi))
+        if self.kind == "switch":
+            y = (x - 0.7).clamp(min=0.0) / 0.3
+            return 0.5 * (1.0 + torch.cos(y * math.pi))
         x2 = x * x
         x6 = x2 * x2 * x2
         return 1.0 - 28.0 * x6 + 48.0 * x6 * x - 21.0 * x6 * x2
