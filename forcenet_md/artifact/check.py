@@ -23,7 +23,7 @@ TORCH = frozenset(
     log log1p logical_and logical_not logical_or lt masked_fill masked_select matmul max maximum
     mean min minimum mm mul mul_ narrow ne neg new_empty new_full new_zeros norm nonzero numel
     ones ones_like permute pow reciprocal relu relu_ remainder repeat_interleave reshape round
-    rsqrt rsub scatter_add scatter_add_ select sigmoid sigmoid_ sign silu silu_ sin sinh size
+    rsqrt rsub scatter_add scatter_add_ select sigmoid sigmoid_ sign silu silu_ sin sin_ sinh size
     slice softmax softplus split sqrt square squeeze stack sub sub_ sum t tanh tensor to transpose
     unbind unsqueeze view where zeros zeros_like zero_ __and__ __contains__ __is__ __isnot__
     __not__ __or__ __range_length __derive_index _set_item is_cuda dtype

@@ -1,0 +1,31 @@
+# make demo: LAMMPS moves a five-metal alloy on a ForceNet. make test: the fast tests.
+# Both set up .venv first; nothing outside this folder is needed but Python 3.11+ and a C++ compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+# torch spins when threads share cores; one thread per process unless said otherwise.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test long lint clean
+
+demo: .venv/ready
+	$(BIN)/forcenet-md demo
+
+test: .venv/ready
+	$(BIN)/pytest
+
+long: .venv/ready
+	$(BIN)/pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/forcenet-md build-plugin
+	touch $@
+
+clean:
+	rm -rf .venv demo-out dist build
