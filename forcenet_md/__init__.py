@@ -1,3 +1,20 @@
 """Force server for LAMMPS, i-PI and ASE. Units inside: eV, Å, amu, eV/Å³."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forcenet_md.engines.ase_calculator import ForceNetCalculator
+
 __version__ = "0.1.0"
+__all__ = ["ForceNetCalculator", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line and every lmp import this package: nothing heavy until it is asked for.
+    if name == "ForceNetCalculator":
+        from forcenet_md.engines.ase_calculator import ForceNetCalculator
+
+        return ForceNetCalculator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

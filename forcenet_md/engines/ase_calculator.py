@@ -1,0 +1,133 @@
+"""A model as an ASE calculator.
+
+    from ase.optimize import FIRE
+    from forcenet_md import ForceNetCalculator
+    from forcenet_md.engines.ase_calculator import ForcesOnly
+
+    atoms.calc = ForceNetCalculator("m.pt")
+    FIRE(ForcesOnly(atoms)).run(fmax=0.05)
+
+A model without an energy has forces only. ASE's molecular dynamics wants no more (without its
+log file); its optimisers ask for the energy at every step to print it, and `ForcesOnly` spares
+them that. FIRE, MDMin and BFGS move by forces alone; line searches need an energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.constraints import FixCom
+from ase.optimize.optimize import OptimizableAtoms
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+from forcenet_md.errors import ForceNetError
+from forcenet_md.inference.interface import Request
+from forcenet_md.inference.load import load_evaluator
+from forcenet_md.system import System
+
+
+class ForceNetCalculator(Calculator):
+    """Forces of a model (eV/Å), with energy (eV) and stress (eV/Å³) where the model has them.
+
+    model: an m.pt file, the name of a shipped model, or `ase:NAME[,key=value…]`
+    device: 'cpu' or 'cuda:I'
+    threads: of torch on the CPU; None leaves torch as it is set
+    dtype: 'float32' or 'float64'
+    trust, sha256: as `forcenet-md serve` has them
+
+    The net force of a model whose forces are not a gradient is taken out, unless atoms are held
+    by constraints (FixCom holds none); `net_force` [3] eV/Å is what it was.
+    Raises a ForceNetError (ModelFileError, UnknownElementError, …) with one sentence; asked for
+    a property the model lacks, ASE's PropertyNotImplementedError.
+    """
+
+    name = "forcenet"
+
+    def __init__(
+        self,
+        model: str,
+        device: str = "cpu",
+        threads: int | None = None,
+        dtype: str = "float32",
+        trust: bool = False,
+        sha256: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.evaluator = load_evaluator(
+            str(model),
+            device=device,
+            threads=torch_threads() if threads is None else threads,
+            dtype=dtype,
+            trust=trust,
+            sha256=sha256,
+        )
+        self.capabilities = self.evaluator.capabilities
+        self.implemented_properties = ["forces"]
+        if self.capabilities.energy:
+            self.implemented_properties += ["energy", "free_energy"]
+        if self.capabilities.stress:
+            self.implemented_properties.append("stress")
+        self.net_force: NDArray[np.float64] | None = None
+        self._session = self.evaluator.new_session()
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("forces",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, list(properties), list(system_changes))
+        request = Request(
+            self._session,
+            System.from_ase(self.atoms),
+            keep_net_force=any(not isinstance(c, FixCom) for c in self.atoms.constraints),
+            want_stress="stress" in properties,
+        )
+        answer = self.evaluator.evaluate([request])[0]
+        if isinstance(answer, ForceNetError):
+            raise answer
+        self.net_force = answer.extras.get("net_force")
+        self.results["forces"] = answer.forces
+        if answer.energy is not None:
+            self.results["energy"] = self.results["free_energy"] = answer.energy
+        if answer.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(answer.stress)
+
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        if name not in self.implemented_properties and allow_calculation:
+            raise PropertyNotImplementedError(
+                f"the model {self.capabilities.name} has no {name.replace('_', ' ')}, it has"
+                f" {', '.join(self.implemented_properties)}: for ASE's optimisers wrap the atoms"
+                " in ForcesOnly, and give its dynamics no log file."
+            )
+        return super().get_property(name, atoms, allow_calculation)
+
+
+class ForcesOnly:
+    """Atoms for an ASE optimiser that is to ask for no energy: it prints nan in its place."""
+
+    def __init__(self, atoms: Atoms) -> None:
+        self.atoms = atoms
+
+    def __ase_optimizable__(self) -> OptimizableAtoms:
+        return _WithoutEnergy(self.atoms)
+
+
+class _WithoutEnergy(OptimizableAtoms):
+    def get_value(self) -> float:
+        return float("nan")
+
+
+def torch_threads() -> int:
+    """What torch is set to; it reads OMP_NUM_THREADS when it is imported."""
+    import torch
+
+    return torch.get_num_threads()
