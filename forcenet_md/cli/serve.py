@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,7 +28,9 @@ def serve(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "float64"], typer.Option(help="Precision of the network.")
+    ] = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms of one client.")] = 200_000,
     max_clients: Annotated[int, typer.Option(min=1, help="Most clients at once.")] = 64,
     secret_file: Annotated[
@@ -43,7 +45,7 @@ def serve(
         str | None, typer.Option(help="Serve only a model file with this hash.", show_default=False)
     ] = None,
     trust: Annotated[
-        bool, typer.Option(help="Run a model file whose code is not checked.")
+        bool, typer.Option("--trust", help="Run a model file whose code is not checked.")
     ] = False,
     log_file: Annotated[
         Path | None, typer.Option(help="Append the log to this file too.", show_default=False)
@@ -54,7 +56,7 @@ def serve(
 
     stop = StopSignal()
     with stop.installed():
-        from forcenet_md.server.connection import Limits
+        from forcenet_md.server.limits import Limits
         from forcenet_md.server.run import Options, run
 
         options = Options(

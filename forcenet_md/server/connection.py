@@ -9,7 +9,6 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
@@ -20,11 +19,10 @@ from forcenet_md.errors import ForceNetError, ProtocolError
 from forcenet_md.inference.interface import Evaluator, Request, Session
 from forcenet_md.server import auth
 from forcenet_md.server.lammps import Settings, Step, read_hello, read_step, welcome, write_forces
+from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.protocol import (
     HEADER,
-    HELLO_LIMIT,
-    TEXT_LIMIT,
     VERSION,
     MessageType,
     decode_text,
@@ -32,31 +30,10 @@ from forcenet_md.server.protocol import (
     encode_text,
     frame,
     read_header,
-    step_size,
 )
 from forcenet_md.system import Forces
 
 STOPPED = "the server was stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may ask for; times in seconds."""
-
-    max_atoms: int = 200_000
-    max_clients: int = 64
-    handshake: float = 10.0
-    message: float = 30.0
-    write: float = 30.0
-    goodbye: float = 2.0
-
-    def length(self, message: MessageType) -> int:
-        """Bytes of the longest payload of that type."""
-        return {
-            MessageType.AUTH: TEXT_LIMIT,
-            MessageType.HELLO: HELLO_LIMIT,
-            MessageType.STEP: step_size(self.max_atoms, velocities=True),
-        }.get(message, 0)
 
 
 class State(Enum):
@@ -172,7 +149,7 @@ class Connection:
             elif self._finishing:
                 self.end(STOPPED)
         except BlockingIOError:
-            self._deadlines[self._unread] = now + self._limits.write
+            self._deadlines.setdefault(self._unread, now + self._limits.write)
         except OSError as error:
             self._lost(error)
         self._monitor.add("transport", time.perf_counter() - start)

@@ -48,7 +48,7 @@ class Settings:
 
     def describe(self) -> str:
         """Who is there, for the log."""
-        return f"{self.engine}: {self.n_atoms} atoms of {symbols(set(self.numbers))}"
+        return f"{self.engine[:80]}: {self.n_atoms} atoms of {symbols(set(self.numbers))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Step:
 
 
 def symbols(numbers: Iterable[int]) -> str:
-    """Chemical symbols in the order of atomic numbers, separated by spaces."""
-    return " ".join(chemical_symbols[z] for z in sorted(numbers))
+    """Chemical symbols in alphabetical order, separated by spaces."""
+    return " ".join(sorted(chemical_symbols[z] for z in numbers))
 
 
 def read_hello(payload: Buffer, model: Capabilities, max_atoms: int) -> Settings:
@@ -171,7 +171,7 @@ def welcome(model: Capabilities) -> bytes:
         ("virial", yes(model.stress)),
         ("conservative", yes(model.conservative)),
         ("velocities", yes(model.velocities)),
-        ("cutoff", f"{model.cutoff:.10g}"),
+        ("cutoff", str(float(model.cutoff))),
         ("elements", symbols(model.numbers)),
         *(("warning", warning) for warning in model.warnings),
     )
@@ -188,16 +188,18 @@ def read_step(payload: Buffer, settings: Settings, model: Capabilities, max_atom
     if model.velocities and frame.velocities is None:
         raise RequestError(f"the model {model.name} needs velocities and the STEP has none.")
     units = settings.units
-    return Step(
-        step=frame.step,
-        kind=frame.kind,
-        timestep=frame.timestep * units.time,
-        system=System.make(
+    with np.errstate(all="ignore"):  # what overflows is refused as not finite
+        system = System.make(
             _scaled(frame.positions, units.length),
             settings.numbers[frame.types - 1],
             frame.cell * units.length,
             frame.periodic,
-        ),
+        )
+    return Step(
+        step=frame.step,
+        kind=frame.kind,
+        timestep=frame.timestep * units.time,
+        system=system,
         velocities=(
             None if frame.velocities is None else _scaled(frame.velocities, units.velocity)
         ),
@@ -228,15 +230,23 @@ def write_forces(step: int, system: System, forces: Forces, settings: Settings) 
     """The whole FORCES message in the engine's units.
 
     The virial is W = −stress · volume in the order xx yy zz xy xz yz. Raises RequestError if the
-    engine needs an energy or virial that this answer lacks.
+    engine needs an energy or virial that this answer lacks, or a number is too large for it.
     """
     units = settings.units
     energy = None if forces.energy is None else forces.energy / units.energy
     virial = None
-    if forces.stress is not None:
-        w = -forces.stress * (abs(np.linalg.det(system.cell)) / units.energy)
-        virial = np.array([w[0, 0], w[1, 1], w[2, 2], w[0, 1], w[0, 2], w[1, 2]])
+    with np.errstate(all="ignore"):
+        f = _scaled(forces.forces, 1.0 / units.force)
+        if forces.stress is not None:
+            w = -forces.stress * (abs(np.linalg.det(system.cell)) / units.energy)
+            virial = np.array([w[0, 0], w[1, 1], w[2, 2], w[0, 1], w[0, 2], w[1, 2]])
+    for values in (energy, virial, f):
+        if values is not None and not np.isfinite(values).all():
+            raise RequestError(
+                f"energy, virial or forces are too large for units {units.name}: the simulation"
+                " has failed; use a smaller timestep or a relaxed starting structure."
+            )
     for what, given in (("energy", energy), ("virial", virial)):
         if what in settings.need and given is None:
             raise RequestError(f"the model gave no {what} for this structure, which the run needs.")
-    return encode_forces(step, energy, virial, forces.forces, 1.0 / units.force)
+    return encode_forces(step, energy, virial, f)

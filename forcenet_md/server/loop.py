@@ -13,14 +13,15 @@ import selectors
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Protocol
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request
 from forcenet_md.server.address import Listener
-from forcenet_md.server.connection import STOPPED, Connection, Limits
+from forcenet_md.server.connection import STOPPED, Connection
+from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.protocol import MessageType, encode_error, frame
 from forcenet_md.system import Forces
@@ -131,8 +132,8 @@ class Server:
         self._evaluate()
         now = self.clock()
         for peer in [p for p in self._peers if p.deadline <= now]:
-            peer.expire(now)
-            self._update(peer)
+            with self._only(peer):
+                peer.expire(now)
         if now >= self._accept_again:
             self._accept_from_now()
         self.monitor.tick()
@@ -157,12 +158,24 @@ class Server:
         return None if soonest == inf else max(soonest, 0.0)
 
     def _serve_peer(self, peer: Peer) -> None:
-        if peer.interest == selectors.EVENT_WRITE:
-            peer.write(self.clock())
-        else:
-            peer.receive(self.clock())
-        if peer.request is None:
-            self._update(peer)
+        with self._only(peer):
+            if peer.interest == selectors.EVENT_WRITE:
+                peer.write(self.clock())
+            else:
+                peer.receive(self.clock())
+
+    @contextlib.contextmanager
+    def _only(self, peer: Peer) -> Iterator[None]:
+        """Whatever goes wrong with one peer ends that peer, not the server."""
+        try:
+            yield
+        except Exception as error:
+            self._report(error)
+            peer.end(f"a fault of the server: {error!r}")
+        self._update(peer)
+
+    def _report(self, fault: Exception) -> None:
+        self.monitor.log("".join(traceback.format_exception(fault)))
 
     def _update(self, peer: Peer) -> None:
         """Tell the selector what the peer waits for, or forget the peer."""
@@ -183,8 +196,10 @@ class Server:
         answers: Sequence[Forces | ForceNetError]
         try:
             answers = self.evaluator.evaluate(requests)
-        except Exception as error:  # a fault of the evaluator itself: no client may take us down
-            self.monitor.log("".join(traceback.format_exception(error)))
+            if len(answers) != len(requests):
+                raise RuntimeError(f"{len(answers)} answers to {len(requests)} requests")
+        except Exception as error:  # a fault of the evaluator itself
+            self._report(error)
             answers = [EvaluationError(f"the evaluator failed: {error!r}.")] * len(waiting)
         timings = self.evaluator.timings
         atoms = sum(request.system.n_atoms for request in requests)
@@ -192,8 +207,8 @@ class Server:
         self._evaluating += time.monotonic() - start
         now = self.clock()
         for (peer, _), answer in zip(waiting, answers, strict=True):
-            peer.answer(answer, now)
-            self._update(peer)
+            with self._only(peer):
+                peer.answer(answer, now)
 
     def _finish(self) -> None:
         """Answer what has been asked, and no more; wait a moment for what is half sent."""
@@ -241,4 +256,5 @@ class Server:
             return
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a lost machine is noticed
         self.adopt(sock)

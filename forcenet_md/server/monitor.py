@@ -22,6 +22,8 @@ from rich.text import Text
 from forcenet_md.errors import AddressError
 from forcenet_md.server.protocol import escape
 
+LONGEST_LINE = 4096  # characters; clients can make sentences long
+
 
 class Lines:
     """Lines written to a file descriptor, or lost where that would fail or block."""
@@ -140,7 +142,7 @@ class Monitor:
             self._emit(text)
 
     def _emit(self, text: str) -> None:
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escape(text)}"
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escape(text[:LONGEST_LINE])}"
         for log in self._logs:
             log.write(line)
         self._show(line)

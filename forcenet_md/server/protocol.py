@@ -225,17 +225,15 @@ def encode_forces(
     energy: float | None,
     virial: NDArray[np.float64] | None,
     forces: NDArray[np.float64],
-    factor: float = 1.0,
 ) -> memoryview:
-    """A whole FORCES message, header included; forces [n, 3] are multiplied by `factor`."""
+    """A whole FORCES message, header included; forces [n, 3]."""
     start = HEADER.size + FORCES.size
     message = np.empty(start + 24 * len(forces), dtype=np.uint8).data
     flags = HAS_ENERGY * (energy is not None) | HAS_VIRIAL * (virial is not None)
     w = (0.0,) * 6 if virial is None else virial
     HEADER.pack_into(message, 0, MAGIC, VERSION, MessageType.FORCES, len(message) - HEADER.size)
     FORCES.pack_into(message, HEADER.size, step, len(forces), flags, 0, energy or 0.0, *w)
-    out = np.frombuffer(message, dtype="<f8", offset=start).reshape(-1, 3)
-    np.multiply(forces, factor, out=out)
+    np.frombuffer(message, dtype="<f8", offset=start).reshape(-1, 3)[:] = forces
     return message
 
 

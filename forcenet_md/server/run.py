@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from forcenet_md.inference.load import load_evaluator
 from forcenet_md.server.address import (
     Address,
     Listener,
+    TcpAddress,
     default_address,
     is_loopback,
     parse_address,
 )
 from forcenet_md.server.auth import ENVIRONMENT, load_secret
-from forcenet_md.server.connection import Limits
 from forcenet_md.server.lammps import symbols
+from forcenet_md.server.limits import Limits
 from forcenet_md.server.loop import Server
 from forcenet_md.server.monitor import Lines, Monitor, TerminalMonitor
 from forcenet_md.server.signals import StopSignal
@@ -110,12 +112,21 @@ def ready_lines(
         beyond = not is_loopback(listener.address)
         note = " (authenticated by the secret, but not encrypted)" if beyond else ""
         lines.append(f"listening on {listener.address}{note}")
+    address = _seen_from_outside(listeners[0].address)
+    secret_option = " secret SECRET_FILE" if secret is not None else ""
     elements = symbols(model.numbers) if few else "ELEMENT_OF_TYPE_1 ELEMENT_OF_TYPE_2 …"
     lines += [
         "ready; in a LAMMPS input, with one element per atom type:",
         "",
         "    fix ext all external pf/callback 1 1",
-        f"    forcenet ext {listeners[0].address} elements {elements}",
+        f"    forcenet ext {address} elements {elements}{secret_option}",
         "",
     ]
     return lines
+
+
+def _seen_from_outside(address: Address) -> Address:
+    """What a client writes: the name of this machine where every interface is listened on."""
+    if isinstance(address, TcpAddress) and address.host in ("0.0.0.0", "::"):
+        return TcpAddress(socket.gethostname(), address.port)
+    return address
