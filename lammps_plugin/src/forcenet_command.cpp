@@ -79,42 +79,55 @@ LinkOptions ForcenetCommand::parse(int narg, char **arg)
     if (options.client.secret.empty()) stop("the environment variable FORCENET_MD_SECRET is empty");
   }
 
-  auto seconds = [this](const std::string &key, const char *text) {
-    char *end = nullptr;
-    const double value = std::strtod(text, &end);
-    if (*text == '\0' || *end != '\0' || !std::isfinite(value) || value < 0.0)
-      stop(key + " takes a number of seconds, not '" + text + "'");
-    return value;
-  };
-
   for (int i = 2; i < narg;) {
     const std::string key = arg[i++];
     if (key == "elements") {
-      for (; static_cast<int>(options.elements.size()) < atom->ntypes; ++i) {
-        if (i == narg || !is_symbol(arg[i]))
-          stop(std::to_string(atom->ntypes) + " atom types need " + std::to_string(atom->ntypes) +
-               " element symbols after 'elements', not " +
-               std::to_string(options.elements.size()));
-        options.elements.push_back(arg[i]);
-      }
-      continue;
+      options.elements = elements(arg + i, narg - i);
+      i += atom->ntypes;
+    } else if (key == "retry" || key == "timeout" || key == "secret" || key == "mass_check") {
+      if (i == narg) stop("the keyword " + key + " lacks its value");
+      apply(options, key, arg[i++]);
+    } else {
+      stop("'" + key + "' is not a keyword (there are as many elements as atom types, here " +
+           std::to_string(atom->ntypes) + "); " + usage);
     }
-    if (i == narg) stop(usage);
-    const char *value = arg[i++];
-    if (key == "retry")
-      options.client.retry = seconds(key, value);
-    else if (key == "timeout")
-      options.client.timeout = seconds(key, value);
-    else if (key == "secret")
-      options.client.secret = read_secret(value);
-    else if (key == "mass_check" && (std::string(value) == "yes" || std::string(value) == "no"))
-      options.mass_check = std::string(value) == "yes";
-    else
-      stop("'" + key + " " + value + "' is not understood (" +
-           std::to_string(atom->ntypes) + " atom types take so many elements); " + usage);
   }
   if (options.elements.empty()) stop(usage);
   return options;
+}
+
+std::vector<std::string> ForcenetCommand::elements(char **words, int count)
+{
+  std::vector<std::string> symbols;
+  for (int i = 0; i < count && i < atom->ntypes && is_symbol(words[i]); ++i)
+    symbols.emplace_back(words[i]);
+  if (static_cast<int>(symbols.size()) < atom->ntypes)
+    stop("after 'elements' there must be one element symbol for each of the " +
+         std::to_string(atom->ntypes) + " atom types, not " + std::to_string(symbols.size()));
+  return symbols;
+}
+
+void ForcenetCommand::apply(LinkOptions &options, const std::string &key, const std::string &value)
+{
+  if (key == "retry") {
+    options.client.retry = seconds(key, value);
+  } else if (key == "timeout") {
+    options.client.timeout = seconds(key, value);
+  } else if (key == "secret") {
+    options.client.secret = read_secret(value);
+  } else {
+    if (value != "yes" && value != "no") stop("mass_check takes yes or no, not '" + value + "'");
+    options.mass_check = value == "yes";
+  }
+}
+
+double ForcenetCommand::seconds(const std::string &key, const std::string &value)
+{
+  char *end = nullptr;
+  const double number = std::strtod(value.c_str(), &end);
+  if (value.empty() || *end != '\0' || !std::isfinite(number) || number < 0.0)
+    stop(key + " takes a number of seconds, not '" + value + "'");
+  return number;
 }
 
 // Rank 0 speaks to the server: only it needs to be able to read the file.

@@ -15,6 +15,9 @@ class ForcenetCommand : public LAMMPS_NS::Command {
 
  private:
   LinkOptions parse(int narg, char **arg);
+  std::vector<std::string> elements(char **words, int count);
+  void apply(LinkOptions &options, const std::string &key, const std::string &value);
+  double seconds(const std::string &key, const std::string &value);
   std::string read_secret(const std::string &file);
   [[noreturn]] void stop(const std::string &sentence);
 };

@@ -67,9 +67,6 @@ void Link::init()
   if (!external_) return;
 
   stop_if(refuse_system(lmp));
-  if (static_cast<int>(options_.elements.size()) != atom->ntypes)
-    stop("the number of atom types has changed: give the command again with " +
-         std::to_string(atom->ntypes) + " elements");
   stop_if(refuse_run(lmp, external_));
   introduce();
   stop_if(refuse_without(lmp, energy_, virial_));

@@ -1,0 +1,200 @@
+"""Set-ups that would move atoms wrongly in silence are refused in LAMMPS's own ERROR line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_server import FakeServer, Step, fake_server, forces_message
+from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
+
+pytestmark = pytest.mark.usefixtures("plugin")
+
+NVE = "fix 1 all nve\n"
+
+
+@pytest.fixture(scope="module")
+def forces_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
+    """A server whose model has neither energy nor virial."""
+    with fake_server(f"unix:{tmp_path_factory.mktemp('fake')}/s") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def with_energy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
+    """A server whose model has energy but no virial."""
+
+    def answer(step: Step) -> bytes:
+        return forces_message(step.step, np.zeros_like(step.positions), energy=-1.0)
+
+    address = f"unix:{tmp_path_factory.mktemp('fake')}/s"
+    with fake_server(address, answer=answer, welcome={"energy": "yes"}) as server:
+        yield server
+
+
+def script(
+    command: str = "elements Ar",
+    external: str = EXTERNAL,
+    earlier: str = "",
+    later: str = NVE + "run 5",
+    before: str = "",
+) -> str:
+    return (
+        crystal(2, before=before)
+        + NO_PAIR
+        + earlier
+        + external
+        + "forcenet ext {address} "
+        + command
+        + "\n"
+        + later
+    )
+
+
+SET_UPS = {
+    "lj": (script().replace("units metal", "units lj"), "'units lj' has no physical scale"),
+    "missing fix": (script(external=""), "there is no fix external of the id ext"),
+    "another fix": (
+        script(external="fix ext all nve\n"),
+        "there is no fix external of the id ext",
+    ),
+    "array": (script(external="fix ext all external pf/array 1\n"), "fix ext is pf/array, or"),
+    "ncall": (
+        script(external="fix ext all external pf/callback 5 1\n"),
+        "fix ext is pf/array, or its Ncall is not 1",
+    ),
+    "napply": (
+        script(external="fix ext all external pf/callback 1 2\n"),
+        "the Napply of fix ext is not 1",
+    ),
+    "respa": (script(later=NVE + "run_style respa 2 2\nrun 5"), "under 'run_style respa'"),
+    "ids": (script(before="atom_modify id no"), "atoms without ids"),
+    "elements": (script("elements"), "one element symbol for each of the 1 atom types, not 0"),
+    "too many elements": (script("elements Ar Ar"), "'Ar' is not a keyword"),
+    "no elements": (script("retry 5"), "the command is: forcenet FIX-ID"),
+    "element syntax": (
+        script("elements 18"),
+        "one element symbol for each of the 1 atom types, not 0",
+    ),
+    "keyword": (script("elements Ar colour red"), "'colour' is not a keyword"),
+    "no value": (script("elements Ar retry"), "the keyword retry lacks its value"),
+    "mass_check": (script("elements Ar mass_check 1"), "mass_check takes yes or no, not '1'"),
+    "seconds": (script("elements Ar retry soon"), "retry takes a number of seconds, not 'soon'"),
+    "address": (
+        script().replace("{address}", "http://there"),
+        "the address 'http://there' is neither unix:PATH nor tcp:HOST:PORT",
+    ),
+    "long path": (
+        script().replace("{address}", "unix:/" + "x" * 200),
+        "is longer than the 107 bytes the system allows",
+    ),
+    "nobody there": (
+        script().replace("{address}", "unix:nobody"),
+        "the force server at unix:nobody cannot be reached (No such file or directory): start it"
+        " with 'forcenet-md serve --model MODEL --listen unix:nobody'",
+    ),
+    "no box": ("units metal\nforcenet ext {address} elements Ar", "no simulation box yet"),
+    "setforce": (
+        script(earlier="fix hold all setforce 0 0 0\n"),
+        "fix hold (setforce) is defined before fix ext",
+    ),
+    "aveforce": (
+        script(earlier="group some id 1:3\nfix hold some aveforce 0 0 0\n"),
+        "fix hold (aveforce) is defined before fix ext",
+    ),
+    "min_style": (
+        script(later="min_style cg\nminimize 0 1e-6 10 10"),
+        "min_style cg needs the energy, but the model gives none",
+    ),
+    "etol": (
+        script(later="min_style fire\nminimize 1e-6 1e-6 10 10"),
+        "the energy tolerance of minimize must be 0.0",
+    ),
+    "npt": (
+        script(later="fix 1 all npt temp 40 40 0.1 iso 0 0 1\nrun 5"),
+        "fix 1 (npt) needs the pressure, but the model gives no virial",
+    ),
+    "nph": (
+        script(later="fix 1 all nph iso 0 0 1\nrun 5"),
+        "fix 1 (nph) needs the pressure",
+    ),
+    "barostat": (
+        script(later=NVE + "fix 2 all press/berendsen iso 0 0 1\nrun 5"),
+        "fix 2 (press/berendsen) needs the pressure",
+    ),
+    "box/relax": (
+        script(later="fix 1 all box/relax iso 0\nminimize 0 1e-6 10 10"),
+        "fix 1 (box/relax) needs the pressure",
+    ),
+    "monte carlo": (
+        script(
+            "elements Ar Ar",
+            later=NVE + "fix mc all atom/swap 1 1 4711 40 types 1 2 ke no\nrun 5",
+        ).replace("create_box 1", "create_box 2"),
+        "fix mc (atom/swap) needs the energy",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SET_UPS)
+def test_a_wrong_set_up_is_refused(name: str, forces_alone: FakeServer, tmp_path: Path) -> None:
+    text, sentence = SET_UPS[name]
+    done = run(text.replace("{address}", forces_alone.address), tmp_path)
+    assert done.returncode != 0
+    assert sentence in done.error
+    assert done.error.startswith("forcenet")
+
+
+@pytest.mark.parametrize("external", ["pf/array 1", "pf/callback 1 3"])
+def test_every_rank_stops(external: str, forces_alone: FakeServer, tmp_path: Path) -> None:
+    text = script(external=f"fix ext all external {external}\n").format(
+        address=forces_alone.address
+    )
+    done = run(text, tmp_path, ranks=2)
+    assert done.returncode != 0
+    assert "fix ext" in done.error
+
+
+def test_an_energy_is_enough_for_minimisers_but_not_for_barostats(
+    with_energy: FakeServer, tmp_path: Path
+) -> None:
+    text = script(
+        later="min_style cg\nminimize 1e-6 1e-6 10 10\nfix 1 all npt temp 40 40 1 iso 0 0 1\nrun 1"
+    )
+    done = run(text.format(address=with_energy.address), tmp_path)
+    assert "Stopping criterion" in done.output
+    assert "fix 1 (npt) needs the pressure" in done.error
+
+
+def test_a_right_set_up_runs_and_is_told_once_what_is_missing(
+    forces_alone: FakeServer, tmp_path: Path
+) -> None:
+    later = (
+        NVE
+        + "fix hold all setforce 0 0 0\nrun 2\nrun 2\n"
+        + "unfix 1\nmin_style fire\nminimize 0 1e-6 5 5\nmin_style quickmin\nminimize 0 1e-6 5 5"
+    )
+    done = run(script(later=later).format(address=forces_alone.address), tmp_path)
+    assert done.returncode == 0, done.output
+    assert done.output.count("pe, etotal and press, and all made of them, lack its part") == 1
+
+
+def test_a_force_fix_on_other_atoms_may_come_first(
+    forces_alone: FakeServer, tmp_path: Path
+) -> None:
+    earlier = "group wall id 1:4\ngroup mobile subtract all wall\nfix hold wall setforce 0 0 0\n"
+    text = script(external=EXTERNAL.replace(" all ", " mobile "), earlier=earlier)
+    done = run(text.format(address=forces_alone.address), tmp_path)
+    assert done.returncode == 0, done.output
+
+
+def test_a_fix_whose_callback_was_taken_away_is_refused(
+    forces_alone: FakeServer, tmp_path: Path
+) -> None:
+    """Also by `run … pre no`, which LAMMPS starts without initialising its fixes."""
+    text = script(later=NVE + "run 1\nforcenet ext off\nrun 1 pre no")
+    done = run(text.format(address=forces_alone.address), tmp_path)
+    assert done.returncode != 0
+    assert "a fix external has lost its force server" in done.error
