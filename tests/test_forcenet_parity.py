@@ -28,6 +28,7 @@ VARIANTS = {
     "linear decoder": {"decoder": "linear"},
     "polynomial": {"envelope": "polynomial", "clamp": False},
     "switch": {"envelope": "switch"},
+    "switch": {"envelope": "switch", "clamp": False},
     "smooth": {"envelope": "smooth_cosine", "clamp": False, "norm": "none", "mean_neighbours": 30},
     "edge linear, no norm": {"ablation": "edge_linear", "norm": "none"},
     **{a: {"ablation": a} for a in ABLATIONS if a not in ("none", "only_distance")},

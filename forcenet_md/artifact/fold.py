@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forcenet_md.models.basis import EdgeBasis, IdentityBasis, SineBasis
 from forcenet_md.models.elements import N_TABLE
 from forcenet_md.models.forcenet import ForceNet, Interaction, linear_at
 
@@ -59,34 +58,6 @@ def fold_norms(layers: nn.Sequential) -> list[nn.Linear]:
             last.weight.data.mul_(scale[:, None])
             last.bias.data.sub_(m.running_mean).mul_(scale).add_(m.bias)
     return linears
-
-
-class FoldedRadial(nn.Module):
-    """Linear(sine(p)) with the inputs, not the frequencies, as the outer index: contiguous.
-
-    p [n, n_p] → [n, n_radial].
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, sine: SineBasis, linear: nn.Linear) -> None:
-        super().__init__()
-        n_frequencies = sine.frequencies.numel()
-        self.register_buffer("frequencies", sine.frequencies.clone())
-        self.linear = copy.deepcopy(linear)
-        weight = linear.weight.reshape(linear.out_features, n_frequencies, -1)
-        self.linear.weight.data = weight.transpose(1, 2).flatten(1).contiguous()
-
-    def forward(self, p: Tensor) -> Tensor:
-        return self.linear((p.unsqueeze(2) * self.frequencies).sin_().flatten(1))
-
-
-def fold_basis(basis: EdgeBasis) -> EdgeBasis:
-    folded = copy.deepcopy(basis)
-    if isinstance(basis.radial, nn.Linear) and isinstance(basis.scalar, SineBasis):
-        folded.radial = FoldedRadial(basis.scalar, basis.radial)
-        folded.scalar = IdentityBasis(folded.n_radial)
-    return folded
 
 
 class FoldedInteraction(nn.Module):
@@ -172,7 +143,7 @@ class FoldedForceNet(nn.Module):
             z = torch.tensor(numbers, dtype=torch.int64)
             table[z] = model.embed(z)
         self.register_buffer("embedding", table)
-        self.basis = fold_basis(model.basis)
+        self.basis = copy.deepcopy(model.basis)
         self.n_basis: int = model.basis.n_out
         radii = torch.full((N_TABLE + 18,), torch.nan, dtype=torch.float64)
         radii[z] = self.basis.radii[z]
