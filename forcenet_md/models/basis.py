@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: torch.jit.script reads class annotations.
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -156,15 +156,20 @@ class EdgeBasis(nn.Module):
         self.register_buffer("radii", radii)
         n_p = 4 if use_radii else 1
         self.n_radial = n_radial or n_p
+        # Any: mypy cannot tell which basis has which methods, and torch.jit reads no ignores.
+        scalar: Any
+        radial: Any
         if self.spherical:
-            self.scalar = scalar_basis(kind, n_p, n_frequencies, activation)
-            self.radial: nn.Module = nn.Linear(self.scalar.n_out, self.n_radial)
+            scalar = scalar_basis(kind, n_p, n_frequencies, activation)
+            radial = nn.Linear(scalar.n_out, self.n_radial)
             self.n_out = N_SPHERICAL * self.n_radial
         else:
             n_in = n_p + (3 if use_direction else 0)
-            self.scalar = scalar_basis(kind, n_in, n_frequencies, activation)
-            self.radial = nn.Identity()
-            self.n_out = self.scalar.n_out
+            scalar = scalar_basis(kind, n_in, n_frequencies, activation)
+            radial = nn.Identity()
+            self.n_out = scalar.n_out
+        self.scalar = scalar
+        self.radial = radial
 
     def distances(self, r: Tensor, species: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """p [n_edges, 4] (or [n_edges, 1] without radii), in units of the cutoff."""
@@ -183,7 +188,7 @@ class EdgeBasis(nn.Module):
         p = self.distances(r, species, source, target)
         if self.spherical:
             w, b = self.radial.weight, self.radial.bias
-            radial = self.scalar.linear(p, w, b)  # type: ignore[operator,arg-type]
+            radial = self.scalar.linear(p, w, b)
             return (spherical_harmonics(u).unsqueeze(2) * radial.unsqueeze(1)).flatten(1)
         if not self.use_direction:
             return self.scalar(p)
