@@ -1,0 +1,66 @@
+"""Pictures of a finished run, as PNG. Drawn without a display and without pyplot's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from forcenet_md.simulation.observables import PairDistribution
+
+
+def plot_pair_distributions(
+    path: str | Path, curves: Mapping[str, PairDistribution], title: str = ""
+) -> None:
+    """One panel per pair of elements, one line per name in curves (the last one dashed)."""
+    pairs = list(next(iter(curves.values())).g)
+    columns = min(5, len(pairs))
+    rows = ceil(len(pairs) / columns)
+    figure = Figure(figsize=(2.6 * columns, 2.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for panel in panels[len(pairs) :]:
+        panel.set_visible(False)
+    last = list(curves)[-1]
+    for panel, pair in zip(panels, pairs, strict=False):
+        for name, curve in curves.items():
+            panel.plot(curve.r, curve.g[pair], "--" if name == last else "-", label=name, lw=1.4)
+        panel.set_title(pair, fontsize=9)
+        panel.tick_params(labelsize=7)
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.supxlabel("r (Å)", fontsize=9)
+    figure.supylabel("g(r)", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def plot_temperatures(
+    path: str | Path,
+    time: NDArray[np.float64],
+    temperatures: Mapping[str, NDArray[np.float64]],
+    target: float,
+    averaged_from: float,
+    title: str = "",
+) -> None:
+    """Temperature (K) of each element over time [n_frames] ps, and the thermostat's."""
+    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for element, values in temperatures.items():
+        mean = values[time >= averaged_from].mean()
+        axes.plot(time, values, lw=1.0, label=f"{element}  {mean:.0f} K")
+    axes.axhline(target, color="black", lw=0.8, ls="--", label=f"thermostat  {target:.0f} K")
+    axes.axvspan(averaged_from, time[-1], color="black", alpha=0.05, lw=0)
+    axes.set_xlabel("time (ps); averaged over the shaded part")
+    axes.set_ylabel("temperature (K)")
+    axes.legend(fontsize=8, frameon=False, ncols=3)
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)
