@@ -50,13 +50,17 @@ def training_structures(box: LammpsBox, n_frames: int, seed: int) -> Iterator[At
         start = sampling.random_slab(ELEMENTS, rng, layers=int(rng.integers(4, 7)))
         for atoms in sampling.run_teacher(box, start, plan, int(rng.integers(1, 10**8))):
             yield _origin(atoms, "slab", temperature, n_bulk + k)
-    for _ in range(round(0.12 * n_frames)):
+    n_runs = n_bulk + n_slabs
+    n_rattled, n_short = round(0.12 * n_frames), round(0.08 * n_frames)
+    for k in range(n_rattled):
         lattice = sampling.random_alloy(ELEMENTS, rng, scale=rng.uniform(0.95, 1.07))
-        yield _origin(sampling.rattled(lattice, rng.uniform(0.03, 0.35), rng), "rattled", 0.0, -1)
-    for _ in range(round(0.08 * n_frames)):
+        yield _origin(
+            sampling.rattled(lattice, rng.uniform(0.03, 0.35), rng), "rattled", 0.0, n_runs + k
+        )
+    for k in range(n_short):
         base = seeds[int(rng.integers(len(seeds)))]
         pushed = sampling.with_short_pairs(base, int(rng.integers(1, 4)), 1.5, 2.3, rng)
-        yield _origin(pushed, "short", 0.0, -1)
+        yield _origin(pushed, "short", 0.0, n_runs + n_rattled + k)
 
 
 def held_out_structures(

@@ -1,0 +1,90 @@
+"""Where a model's own dynamics goes: the structures to label next, and the error along the path.
+
+A model that fails in dynamics looks right by its temperature; the teacher's forces on the path,
+the smallest distance and the largest true force show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator
+from ase.geometry import get_distances
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+
+from forcenet_md.data.frames import forces_of
+from forcenet_md.errors import ForceNetError
+
+MODEL_FORCES = "model_forces"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Langevin dynamics at constant volume.
+
+    temperature: K; time and spacing of the kept structures: ps; relaxation: of the thermostat, ps
+    """
+
+    temperature: float
+    time_ps: float = 4.0
+    spacing_ps: float = 0.2
+    timestep_fs: float = 2.0
+    relaxation_ps: float = 0.1
+
+
+def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iterator[Atoms]:
+    """Structures along the path with the model's forces in arrays['model_forces'] (eV/Å).
+
+    The path ends early where the model has no forces (atoms on one point, overflow).
+    """
+    rng = np.random.default_rng(seed)
+    atoms = start.copy()
+    atoms.calc = calculator
+    MaxwellBoltzmannDistribution(atoms, temperature_K=plan.temperature, rng=rng)
+    Stationary(atoms)
+    dynamics = Langevin(
+        atoms,
+        plan.timestep_fs * units.fs,
+        temperature_K=plan.temperature,
+        friction=1.0 / (plan.relaxation_ps * 1000.0 * units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+    stride = max(1, round(plan.spacing_ps * 1000.0 / plan.timestep_fs))
+    for _ in range(round(plan.time_ps / plan.spacing_ps)):
+        try:
+            dynamics.run(stride)
+            forces = atoms.get_forces()
+        except ForceNetError:
+            return
+        frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        frame.info.update(start.info)
+        frame.arrays[MODEL_FORCES] = forces
+        yield frame
+
+
+def path_errors(frames: Sequence[Atoms]) -> dict[str, Any]:
+    """Of labelled frames with model forces: force_mae and mean_abs_force (eV/Å, per component),
+    relative, smallest_distance (Å), largest_force (true, eV/Å)."""
+    difference = np.concatenate([forces_of(a) - a.arrays[MODEL_FORCES] for a in frames])
+    size = np.abs(np.concatenate([forces_of(a) for a in frames])).mean()
+    mae = np.abs(difference).mean()
+    return {
+        "n_frames": len(frames),
+        "force_mae": float(mae),
+        "mean_abs_force": float(size),
+        "relative": float(mae / size),
+        "smallest_distance": min(_smallest_distance(atoms) for atoms in frames),
+        "largest_force": max(float(np.linalg.norm(forces_of(a), axis=1).max()) for a in frames),
+    }
+
+
+def _smallest_distance(atoms: Atoms) -> float:
+    _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min())
