@@ -52,9 +52,10 @@ class Run:
 
     def thermo(self) -> list[np.ndarray]:
         """One table per run: the numbers of every thermo line."""
-        tables = re.findall(r"^ *Step .*\n((?:[ \d.eE+naif-]+\n|WARNING.*\n)+)", self.output, re.M)
-        rows = [[line.split() for line in t.splitlines() if "WARN" not in line] for t in tables]
-        return [np.array(table, dtype=float) for table in rows]
+        said = r"(?:WARNING|forcenet).*\n"
+        tables = re.findall(rf"^ *Step .*\n((?:[ \d.eE+naif-]+\n|{said})+)", self.output, re.M)
+        rows = [re.sub(said, "", table).splitlines() for table in tables]
+        return [np.array([line.split() for line in lines], dtype=float) for lines in rows]
 
 
 @contextmanager

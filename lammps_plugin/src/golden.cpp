@@ -1,6 +1,7 @@
 // Holds the C++ side to the golden messages of tests/data/protocol: `forcenet_golden write NAME`
 // prints the bytes it makes of the values in that folder's make.py, `forcenet_golden read` reads
-// such bytes from standard input and prints the values it finds.
+// such bytes from standard input and prints the values it finds, `forcenet_golden sha256` and
+// `forcenet_golden hmac KEY` print the digest of standard input.
 #include "faults.h"
 #include "protocol.h"
 #include "sha256.h"
@@ -111,13 +112,21 @@ void read(const std::string &bytes)
 
 int main(int argc, char **argv)
 try {
-  const std::string verb = argc > 1 ? argv[1] : "";
-  if (verb == "write" && argc == 3)
-    std::cout << make(argv[2]);
-  else if (verb != "read")
-    throw Refused("usage: forcenet_golden write NAME | read");
+  const std::string verb = argc > 1 ? argv[1] : "", name = argc > 2 ? argv[2] : "";
+  if (verb == "write") {
+    std::cout << make(name);
+    return 0;
+  }
+  const std::string input{std::istreambuf_iterator<char>(std::cin),
+                          std::istreambuf_iterator<char>()};
+  if (verb == "read")
+    read(input);
+  else if (verb == "sha256")
+    std::cout << hex(sha256(input)) << "\n";
+  else if (verb == "hmac")
+    std::cout << hex(hmac_sha256(name, input)) << "\n";
   else
-    read({std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()});
+    throw Refused("usage: forcenet_golden write NAME | read | sha256 | hmac KEY");
   return 0;
 } catch (const std::exception &fault) {
   std::fprintf(stderr, "%s\n", fault.what());
