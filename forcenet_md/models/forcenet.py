@@ -179,14 +179,14 @@ class Interaction(nn.Module):
         if self.conditioned:
             d, n = h.shape[1], self.n_edge_columns()
             w_node = linear_at(self.edge_mlp, 0).weight[:, n:]
-            z = z + F.linear(h, w_node[:, :d]).index_select(0, source)
-            z = z + F.linear(h, w_node[:, d:]).index_select(0, target)
+            z.add_(F.linear(h, w_node[:, :d]).index_select(0, source))
+            z.add_(F.linear(h, w_node[:, d:]).index_select(0, target))
         return self.edge_mlp[1:](z)
 
     def forward(
         self, h: Tensor, source: Tensor, target: Tensor, basis: Tensor, alpha: Tensor, n_owned: int
     ) -> Tensor:
-        messages = self.filters(h, source, target, basis) * alpha
+        messages = self.filters(h, source, target, basis).mul_(alpha)
         y = h if self.node_filter is None else self.node_filter(h)
         if self.filtered:
             messages = messages * y.index_select(0, source)
