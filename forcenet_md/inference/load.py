@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forcenet_md.errors import ModelFileError, RequestError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
-from forcenet_md.inference.interface import Evaluator
+from forcenet_md.inference.interface import Capabilities, Evaluator
 
 SHIPPED = Path(__file__).parents[1] / "artifact" / "shipped"
 
@@ -34,6 +34,24 @@ def load_evaluator(
 
     return ModelEvaluator(
         path, device=device, threads=threads, dtype=dtype, trust=trust, sha256=sha256
+    )
+
+
+def read_capabilities(spec: str) -> Capabilities:
+    """What a model can do, without running anything of a model file. Raises ModelFileError."""
+    if spec.startswith("ase:"):
+        return AseEvaluator(spec).capabilities
+    from forcenet_md.artifact.archive import read
+
+    card = read(model_path(spec)).card
+    return Capabilities(
+        name=card.name,
+        numbers=card.numbers,
+        cutoff=card.cutoff,
+        energy=card.energy,
+        stress=card.stress,
+        conservative=card.conservative,
+        sha256=card.sha256,
     )
 
 

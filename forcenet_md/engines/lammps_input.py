@@ -1,0 +1,243 @@
+"""A LAMMPS data file and a script that run as they stand, from any structure."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from ase.io.lammpsdata import write_lammps_data
+from numpy.typing import NDArray
+
+from forcenet_md.errors import DataError, UnknownElementError
+from forcenet_md.inference.interface import Capabilities
+
+Ensemble = Literal["nvt", "relax"]
+# Room around the atoms in directions that are not periodic, Å; the box follows the atoms.
+MARGIN = 2.0
+DAMP = 0.1  # ps, of the thermostat
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the script is to do.
+
+    name: of the files, without ending; model: as given to `forcenet-md serve --model`;
+    address: of the server; temperature in K
+    """
+
+    name: str
+    model: str
+    address: str
+    ensemble: Ensemble = "nvt"
+    temperature: float = 300.0
+
+
+def write_lammps_input(
+    folder: Path, atoms: Atoms, plan: Plan, capabilities: Capabilities, overwrite: bool = False
+) -> tuple[Path, Path]:
+    """Write NAME.data and NAME.in into the folder; returns their paths.
+
+    Raises UnknownElementError for an element the model lacks, DataError for a structure that
+    LAMMPS cannot hold or a file that is there already.
+    """
+    elements = sorted(set(atoms.get_chemical_symbols()))
+    check_elements(elements, capabilities)
+    held = held_atoms(atoms)
+    boxed = in_lammps_box(atoms)
+    data, script = folder / f"{plan.name}.data", folder / f"{plan.name}.in"
+    for path in (data, script):
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} exists already: give another --out, or --overwrite.")
+    text = io.StringIO()
+    write_lammps_data(text, boxed, specorder=elements, masses=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        data.write_text(text.getvalue(), encoding="ascii")
+        script.write_text(script_text(boxed, elements, held, plan, capabilities), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be written: {error.strerror}.") from None
+    return data, script
+
+
+def check_elements(elements: list[str], capabilities: Capabilities) -> None:
+    """Raises UnknownElementError with the names the model lacks."""
+    missing = [e for e in elements if atomic_numbers[e] not in capabilities.numbers]
+    if missing:
+        known = " ".join(sorted(chemical_symbols[z] for z in capabilities.numbers))
+        raise UnknownElementError(
+            f"the model {capabilities.name} does not know {', '.join(missing)}: it knows {known}."
+        )
+
+
+def held_atoms(atoms: Atoms) -> NDArray[np.int64]:
+    """Atoms that the file says are held (selective dynamics of a POSCAR, FixAtoms)."""
+    held = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if not isinstance(constraint, FixAtoms):
+            raise DataError(
+                f"the structure has a constraint of the kind {type(constraint).__name__}: hold"
+                " atoms in all directions or in none."
+            )
+        held[constraint.index] = True
+    return np.flatnonzero(held)
+
+
+def in_lammps_box(atoms: Atoms) -> Atoms:
+    """A copy in a right-handed cell that holds all atoms, its corner at the origin.
+
+    Directions that are not periodic become normal to the others and as long as the atoms need.
+    """
+    if len(atoms) == 0:
+        raise DataError("the structure has no atoms.")
+    rows = np.eye(3)
+    periodic = atoms.pbc
+    if periodic.any():
+        rows[periodic] = atoms.cell.array[periodic]
+        _, spread, directions = np.linalg.svd(rows[periodic])
+        if spread[-1] < 1e-3:
+            raise DataError(
+                "the cell has no volume in its periodic directions: give a cell, or make the"
+                " structure non-periodic."
+            )
+        rows[~periodic] = directions[periodic.sum() :]
+    if np.linalg.det(rows) < 0.0:
+        # LAMMPS knows right-handed cells only; three reversed vectors span the same lattice
+        rows = -rows
+    fractional = atoms.positions @ np.linalg.inv(rows)
+    low, high = fractional.min(axis=0), fractional.max(axis=0)
+    fractional[:, periodic] -= np.floor(fractional[:, periodic])
+    fractional[:, ~periodic] -= low[~periodic] - MARGIN
+    length = np.where(periodic, 1.0, high - low + 2.0 * MARGIN)
+    return Atoms(
+        numbers=atoms.numbers,
+        positions=fractional @ rows,
+        cell=rows * length[:, None],
+        pbc=periodic,
+    )
+
+
+def timestep(atoms: Atoms) -> float:
+    """Timestep in ps by the lightest atom: 0.5 fs with hydrogen, 1 fs up to neon, 2 fs above."""
+    lightest = atomic_masses[atoms.numbers].min()
+    return 0.0005 if lightest < 5.0 else 0.001 if lightest < 21.0 else 0.002
+
+
+def script_text(
+    atoms: Atoms,
+    elements: list[str],
+    held: NDArray[np.int64],
+    plan: Plan,
+    capabilities: Capabilities,
+) -> str:
+    """The script for atoms as `in_lammps_box` returns them."""
+    relax = plan.ensemble == "relax"
+    lines = [
+        f"# {atoms.get_chemical_formula()}: "
+        + ("relaxation" if relax else "molecular dynamics at constant volume and temperature"),
+        "#",
+        f"#   forcenet-md serve --model {plan.model} --listen {plan.address}",
+        f"#   lmp -in {plan.name}.in",
+        "#",
+        "# Values can be set on the command line: -var steps 100",
+        "",
+        f"variable address index {plan.address}",
+        *_variables(plan),
+        "",
+        "units metal",
+        "atom_style atomic",
+        "atom_modify sort 0 0",
+        f"boundary {' '.join('p' if p else 's' for p in atoms.pbc)}",
+        "comm_modify cutoff 8.0",
+        *(["box tilt large"] if _is_skewed(atoms) else []),
+        f"read_data {plan.name}.data",
+        "",
+        "# one element for each atom type, in their order",
+        "fix ext all external pf/callback 1 1",
+        f"forcenet ext ${{address}} elements {' '.join(elements)}",
+        "",
+    ]
+    if len(held):
+        lines += [
+            "# held in the structure file; after fix external, whose forces this replaces",
+            *(f"group held id {ids}" for ids in _id_ranges(held + 1)),
+            "group moving subtract all held",
+            "fix hold held setforce 0.0 0.0 0.0",
+            "",
+        ]
+    if len(held) and not relax:
+        lines += ["compute temperature moving temp", "thermo_modify temp temperature"]
+    thermo = [*(["pe"] if capabilities.energy else []), *(["press"] if capabilities.stress else [])]
+    moving = "moving" if len(held) else "all"
+    body = _relax(plan) if relax else _dynamics(atoms, plan, moving)
+    dump = "id element x y z fx fy fz" if relax else "id element x y z vx vy vz"
+    lines += [
+        f"thermo_style custom step {' '.join(['fmax' if relax else 'time temp', *thermo, 'cpu'])}",
+        f"thermo {10 if relax else 100}",
+        f"dump trajectory all custom {10 if relax else 100} {plan.name}.dump {dump}",
+        f"dump_modify trajectory sort id element {' '.join(elements)}",
+        "",
+        *body,
+        f"write_data {plan.name}-end.data nocoeff",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _variables(plan: Plan) -> list[str]:
+    if plan.ensemble == "relax":
+        return ["variable fmax index 0.02  # eV/Å", "variable steps index 2000"]
+    return [
+        f"variable temperature index {plan.temperature:g}  # K",
+        "variable steps index 10000",
+        "variable seed index 4711",
+    ]
+
+
+def _dynamics(atoms: Atoms, plan: Plan, moving: str) -> list[str]:
+    return [
+        f"velocity {moving} create $(2.0*v_temperature) ${{seed}} dist gaussian loop geom",
+        f"timestep {timestep(atoms):g}",
+        f"fix move {moving} nve",
+        f"fix bath {moving} langevin ${{temperature}} ${{temperature}} {DAMP:g} ${{seed}}",
+        "run ${steps}",
+    ]
+
+
+def _relax(plan: Plan) -> list[str]:
+    return [
+        "# by forces alone: the energy tolerance must be 0.0",
+        "min_style fire",
+        "min_modify norm inf",
+        "timestep 0.001",
+        "minimize 0.0 ${fmax} ${steps} $(2*v_steps)",
+    ]
+
+
+def _is_skewed(atoms: Atoms) -> bool:
+    lengths, angles = atoms.cell.lengths(), atoms.cell.angles()
+    return bool((np.abs(np.cos(np.radians(angles))) * lengths.max() > 1e-9).any())
+
+
+def _id_ranges(ids: NDArray[np.int64]) -> Iterator[str]:
+    """Ascending ids as LAMMPS writes them, 1:20 25, at most ten ranges to a line."""
+    ends = np.flatnonzero(np.diff(ids) > 1)
+    starts = ids[np.append(0, ends + 1)]
+    stops = ids[np.append(ends, len(ids) - 1)]
+    words = [f"{a}:{b}" if b > a else f"{a}" for a, b in zip(starts, stops, strict=True)]
+    for k in range(0, len(words), 10):
+        yield " ".join(words[k : k + 10])
+
+
+def file_name(structure: Path) -> str:
+    """A name for the files that needs no quoting in a LAMMPS script."""
+    name = (
+        structure.stem if structure.suffix.lower() in {".cif", ".vasp", ".xyz"} else structure.name
+    )
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("-.") or "structure"

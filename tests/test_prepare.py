@@ -1,0 +1,228 @@
+"""forcenet-md prepare: what it writes runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import lammps_runs
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixCartesian
+from ase.io import read, write
+from models import write_model
+from serving import COMMAND, ServeProcess
+
+from forcenet_md.engines.lammps_input import (
+    Plan,
+    file_name,
+    in_lammps_box,
+    script_text,
+    timestep,
+    write_lammps_input,
+)
+from forcenet_md.errors import DataError, UnknownElementError
+from forcenet_md.inference.interface import Capabilities
+from forcenet_md.inference.load import read_capabilities
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    address = f"unix:{tmp_path_factory.mktemp('server')}/emt.sock"
+    with ServeProcess("--listen", address, model="ase:emt"):
+        yield address
+
+
+def prepare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "prepare", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def skewed_alloy() -> Atoms:
+    """Seven atoms in a left-handed, skewed cell, some of them outside."""
+    atoms = bulk("Cu") * (1, 1, 7)
+    atoms.symbols = ["Pt", "Cu", "Pd", "Ag", "Au", "Cu", "Cu"]
+    atoms.set_cell(atoms.cell.array[[1, 0, 2]])
+    assert np.linalg.det(atoms.cell.array) < 0
+    atoms.rattle(0.05, seed=2)
+    atoms.positions[3] += 2 * atoms.cell.array[2] - atoms.cell.array[0]
+    return atoms
+
+
+def slab() -> Atoms:
+    atoms = fcc111("Cu", (2, 2, 3), vacuum=4.0, periodic=False)
+    atoms.info.clear()  # not for an XYZ file
+    return atoms
+
+
+STRUCTURES = {
+    "alloy.cif": skewed_alloy(),
+    "POSCAR": skewed_alloy(),
+    "slab.xyz": slab(),
+    "water.xyz": molecule("H2O"),
+}
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_script_runs_and_has_the_energy_of_the_structure(
+    name: str, server: str, tmp_path: Path
+) -> None:
+    structure = tmp_path / name
+    write(structure, STRUCTURES[name])
+    done = prepare(structure, "--model", "ase:emt", "--listen", server, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    (script,) = (tmp_path / "run").glob("*.in")
+    run = lammps_runs.run(
+        "variable steps index 5\n"
+        + script.read_text().replace("thermo 100", "thermo 1\nthermo_modify format float %.12g"),
+        tmp_path / "run",
+        ranks=2 if name == "slab.xyz" else 1,
+    )
+    assert run.returncode == 0, run.output
+    thermo = run.thermo()[0]
+    assert len(thermo) == 6
+    twin = read(structure)
+    twin.calc = EMT()
+    energy = thermo[0, 3]
+    assert energy == pytest.approx(twin.get_potential_energy(), abs=1e-5)
+    assert thermo[-1, 3] != thermo[0, 3]
+    assert list((tmp_path / "run").glob("*-end.data"))
+
+
+@pytest.mark.usefixtures("plugin")
+def test_relaxation_holds_what_the_poscar_holds(server: str, tmp_path: Path) -> None:
+    slab = fcc111("Pt", (2, 2, 4), vacuum=5.0, periodic=True)
+    slab.set_constraint(FixAtoms([a.index for a in slab if a.tag > 2]))
+    slab.rattle(0.1, seed=1)
+    slab.symbols[:4] = "Cu"
+    write(tmp_path / "POSCAR", slab)
+    done = prepare(
+        tmp_path / "POSCAR", "-m", "ase:emt", "--ensemble", "relax", "--listen", server, "-o",
+        tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = lammps_runs.run((tmp_path / "POSCAR.in").read_text(), tmp_path)
+    assert run.returncode == 0, run.output
+    assert "Stopping criterion = force tolerance" in run.output
+    frames = read(tmp_path / "POSCAR.dump", index=":", format="lammps-dump-text")
+    start, end = frames[0], frames[-1]
+    moved = np.linalg.norm(end.positions - start.positions, axis=1)
+    held = read(tmp_path / "POSCAR").constraints[0].index
+    assert len(held) == 8
+    assert moved[held].max() == 0.0
+    free = np.setdiff1d(np.arange(len(slab)), held)
+    assert moved[free].max() > 0.05
+    assert np.abs(end.get_forces()[free]).max() <= 0.02
+
+
+def test_the_box_is_the_same_crystal() -> None:
+    atoms = skewed_alloy()
+    boxed = in_lammps_box(atoms)
+    assert np.linalg.det(boxed.cell.array) == pytest.approx(atoms.get_volume())
+    inside = boxed.get_scaled_positions(wrap=False)
+    assert inside.min() >= 0.0
+    assert inside.max() < 1.0
+    one = np.sort(atoms.get_all_distances(mic=True), axis=None)
+    np.testing.assert_allclose(
+        np.sort(boxed.get_all_distances(mic=True), axis=None), one, atol=1e-9
+    )
+
+
+def test_open_directions_enclose_the_atoms() -> None:
+    slab = fcc111("Cu", (1, 1, 3), periodic=False)
+    slab.positions[:, 2] += 100.0
+    slab.cell[2] = [1.0, 2.0, 0.0]
+    boxed = in_lammps_box(slab)
+    assert boxed.pbc.tolist() == [True, True, False]
+    np.testing.assert_allclose(boxed.cell.array[:2], slab.cell.array[:2])
+    assert boxed.cell.array[2] @ boxed.cell.array[0] == pytest.approx(0.0, abs=1e-12)
+    z = boxed.positions[:, 2]
+    assert z.min() >= 1.9
+    assert z.max() <= boxed.cell[2, 2] - 1.9
+
+
+@pytest.mark.parametrize(
+    ("symbols", "expected"), [("PtH", 0.0005), ("CO", 0.001), ("NaCl", 0.002), ("Pt2", 0.002)]
+)
+def test_timestep_follows_the_lightest_atom(symbols: str, expected: float) -> None:
+    assert (
+        timestep(Atoms(symbols, positions=[[0, 0, 0], [1, 0, 0]][: len(Atoms(symbols))]))
+        == expected
+    )
+
+
+def test_thermo_asks_only_for_what_the_model_has() -> None:
+    plan = Plan("a", "m.pt", "unix:/tmp/a.sock")
+    atoms = in_lammps_box(bulk("Cu"))
+    none = np.empty(0, dtype=np.int64)
+
+    def thermo(energy: bool, stress: bool) -> str:
+        can = Capabilities("m", frozenset({29}), 6.0, energy, stress, conservative=energy)
+        text = script_text(atoms, ["Cu"], none, plan, can)
+        return next(line for line in text.splitlines() if line.startswith("thermo_style"))
+
+    assert thermo(False, False) == "thermo_style custom step time temp cpu"
+    assert thermo(True, True) == "thermo_style custom step time temp pe press cpu"
+
+
+def test_held_atoms_in_few_words(tmp_path: Path) -> None:
+    atoms = bulk("Cu", cubic=True) * 4
+    atoms.set_constraint(FixAtoms(list(range(100)) + list(range(110, 256, 3))))
+    write_lammps_input(
+        tmp_path, atoms, Plan("a", "ase:emt", "unix:/a"), read_capabilities("ase:emt")
+    )
+    lines = (tmp_path / "a.in").read_text().splitlines()
+    groups = [line for line in lines if line.startswith("group held id ")]
+    words = " ".join(line.removeprefix("group held id ") for line in groups).split()
+    assert words[:3] == ["1:100", "111", "114"]
+    assert len(words) == 50
+    assert max(map(len, groups)) < 80
+    assert lines.index("fix ext all external pf/callback 1 1") < lines.index(
+        "fix hold held setforce 0.0 0.0 0.0"
+    )
+
+
+def test_names_of_files() -> None:
+    assert file_name(Path("a/my slab (2).cif")) == "my_slab__2_"
+    assert file_name(Path("POSCAR")) == "POSCAR"
+    assert file_name(Path("POSCAR.2x2")) == "POSCAR.2x2"
+    assert file_name(Path("$x.xyz")) == "_x"
+
+
+def test_refusals(tmp_path: Path) -> None:
+    emt = read_capabilities("ase:emt")
+    plan = Plan("a", "ase:emt", "unix:/tmp/a.sock")
+    with pytest.raises(UnknownElementError, match=r"emt does not know Fe, Zr: it knows Ag Al"):
+        write_lammps_input(tmp_path, Atoms("FeZrCu", [[0, 0, k] for k in range(3)]), plan, emt)
+    flat = bulk("Cu", cubic=True)
+    flat.cell[2] = flat.cell[1]
+    with pytest.raises(DataError, match="no volume"):
+        write_lammps_input(tmp_path, flat, plan, emt)
+    half = bulk("Cu", cubic=True)
+    half.set_constraint(FixCartesian([0], mask=(True, False, False)))
+    with pytest.raises(DataError, match="in all directions or in none"):
+        write_lammps_input(tmp_path, half, plan, emt)
+    assert not list(tmp_path.iterdir())
+    write_lammps_input(tmp_path, bulk("Cu"), plan, emt)
+    with pytest.raises(DataError, match=r"a\.data exists already"):
+        write_lammps_input(tmp_path, bulk("Cu"), plan, emt)
+    write_lammps_input(tmp_path, bulk("Cu"), plan, emt, overwrite=True)
+
+
+def test_command_line_faults(tmp_path: Path) -> None:
+    done = prepare(tmp_path / "none.cif", "--model", "ase:emt")
+    assert done.returncode == 1
+    assert re.fullmatch(r"forcenet-md: error: there is no file \S+none\.cif: .*\n", done.stderr)
+    write(tmp_path / "fe.xyz", bulk("Fe"))
+    write_model(tmp_path / "m.pt")
+    done = prepare(tmp_path / "fe.xyz", "--model", tmp_path / "m.pt", "--out", tmp_path / "o")
+    assert done.returncode == 1
+    assert "does not know Fe: it knows Ag Au Cu Pd Pt" in done.stderr
+    assert not (tmp_path / "o").exists()
