@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-import sys
+import sys  # all else is imported where Ctrl-C is already caught
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +29,9 @@ def build_app() -> typer.Typer:
     The verbs' modules import what is heavy (torch, ase) inside their function, so that `--help`
     is quick.
     """
+    import importlib
+    import pkgutil
+
     import typer
 
     import forcenet_md

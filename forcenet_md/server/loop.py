@@ -57,7 +57,7 @@ class Server:
     """Serves one evaluator to the clients of all (listening) listeners and adopted sockets.
 
     `stop` may be called from a signal handler or another thread; bytes written to `wakeup` end a
-    wait (for `signal.set_wakeup_fd`).
+    wait (for `signal.set_wakeup_fd`, which writes signal numbers).
     """
 
     def __init__(
@@ -99,6 +99,13 @@ class Server:
         self._stopping = True
         with contextlib.suppress(OSError):  # full: it is awake anyway
             self.wakeup.send(b"\0")
+
+    def signals_waiting(self) -> int:
+        """How many signals `signal.set_wakeup_fd` has written that no round has seen yet."""
+        with contextlib.suppress(BlockingIOError):
+            waiting = self._woken.recv(4096, socket.MSG_PEEK)
+            return len(waiting) - waiting.count(0)
+        return 0
 
     def adopt(self, sock: socket.socket, name: str | None = None) -> None:
         """Serve a client at the other end of an already connected stream socket."""

@@ -1,8 +1,13 @@
-"""SIGTERM and SIGINT end the server in good order; a second one ends it at once."""
+"""SIGTERM and SIGINT end the server in good order; a second one ends it at once.
+
+Python runs a handler only between its own steps, not while the network computes inside one call;
+two signals may then have become one. The wake-up socket has a byte for each.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -47,8 +52,10 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._seen = True
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         if self._server is None:
             raise SystemExit(0)  # still loading: nothing is in flight
+        if self._server.signals_waiting() > 1:
+            os.kill(os.getpid(), number)
         self._server.stop()

