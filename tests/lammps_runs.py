@@ -7,12 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 BIN = Path(sys.executable).parent
 
@@ -34,6 +35,15 @@ EXTERNAL = "fix ext all external pf/callback 1 1\n"
 def crystal(cells: int = 3, types: int = 1, temperature: float = 40.0, before: str = "") -> str:
     """4 cells³ atoms of argon in units metal."""
     return CRYSTAL.format(cells=cells, types=types, temperature=temperature, before=before)
+
+
+def cases(names: Iterable[str], rarely: set[str]) -> list[object]:
+    """Parameters of a test: each is one `lmp`, and those of `rarely` run with `-m slow` only."""
+    names = list(names)
+    assert rarely <= set(names)
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in rarely else name for name in names
+    ]
 
 
 @dataclass

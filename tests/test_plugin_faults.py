@@ -22,7 +22,7 @@ from fake_server import (
     message,
     no_forces,
 )
-from lammps_runs import EXTERNAL, NO_PAIR, crystal, lmp, run
+from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal, lmp, run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -52,7 +52,7 @@ def at_step(number: int, fault: Callable[[Step], bytes | None]) -> Callable[[Ste
     return lambda step: fault(step) if step.step == number else no_forces(step)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_servers_sentence_stops_every_rank(ranks: int, address: str, tmp_path: Path) -> None:
     sentence = "atom 7 is at %s %n {} {0:d} %d: use a smaller timestep, 100 % of it, µ"
     refuse = at_step(3, lambda _: message(ERROR, sentence.encode()))
@@ -99,7 +99,10 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("name", LIES)
+RARELY = {"version", "type", "other message", "wrong n", "half"}
+
+
+@pytest.mark.parametrize("name", cases(LIES, RARELY))
 def test_a_lying_or_lost_server_stops_lammps(name: str, address: str, tmp_path: Path) -> None:
     answer, sentence = LIES[name]
     with fake_server(address, answer=at_step(2, answer)):
@@ -129,7 +132,7 @@ def test_a_wrong_greeting_is_no_server(address: str, tmp_path: Path) -> None:
     assert "what answers there is no forcenet-md server" in done.error
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_retry_goes_on_where_it_was(ranks: int, address: str, tmp_path: Path) -> None:
     with fake_server(address, answer=spring):
         undisturbed = run(script(address, steps=10), tmp_path)
@@ -238,7 +241,7 @@ def test_a_server_without_the_secret_is_refused(address: str, tmp_path: Path) ->
     assert "does not know the secret it asks for" in forged.error
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_lammps_while_it_waits(ranks: int, address: str, tmp_path: Path) -> None:
     asked = threading.Event()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_server import FakeServer, Step, fake_server, forces_message
-from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
+from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal, run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -138,7 +138,24 @@ SET_UPS = {
 }
 
 
-@pytest.mark.parametrize("name", SET_UPS)
+RARELY = {
+    "another fix",
+    "too many elements",
+    "no elements",
+    "element syntax",
+    "keyword",
+    "no value",
+    "mass_check",
+    "seconds",
+    "long path",
+    "no box",
+    "nph",
+    "barostat",
+    "monte carlo",
+}
+
+
+@pytest.mark.parametrize("name", cases(SET_UPS, RARELY))
 def test_a_wrong_set_up_is_refused(name: str, forces_alone: FakeServer, tmp_path: Path) -> None:
     text, sentence = SET_UPS[name]
     done = run(text.replace("{address}", forces_alone.address), tmp_path)
@@ -147,9 +164,8 @@ def test_a_wrong_set_up_is_refused(name: str, forces_alone: FakeServer, tmp_path
     assert done.error.startswith("forcenet")
 
 
-@pytest.mark.parametrize("external", ["pf/array 1", "pf/callback 1 3"])
-def test_every_rank_stops(external: str, forces_alone: FakeServer, tmp_path: Path) -> None:
-    text = script(external=f"fix ext all external {external}\n").format(
+def test_every_rank_stops(forces_alone: FakeServer, tmp_path: Path) -> None:
+    text = script(external="fix ext all external pf/callback 1 3\n").format(
         address=forces_alone.address
     )
     done = run(text, tmp_path, ranks=2)

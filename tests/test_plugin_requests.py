@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_server import FakeServer, Step, fake_server, forces_message
-from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
+from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal, run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -52,7 +52,7 @@ reset_timestep 5000000000
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_request_carries_everything(ranks: int, server: FakeServer, tmp_path: Path) -> None:
     server.welcome = {"velocities": "yes"}
     script = (
@@ -128,14 +128,14 @@ def test_any_number_of_ranks_gives_the_same_motion(server: FakeServer, tmp_path:
         + EXTERNAL
         + forcenet(server)
         + "fix 1 all nve\ntimestep 0.01\nneigh_modify delay 0 every 1 check yes\n"
-        + "thermo_style custom step ke\nthermo_modify format float %.15g\nthermo 20\nrun 100"
+        + "thermo_style custom step ke\nthermo_modify format float %.15g\nthermo 10\nrun 50"
     )
     thermo = []
     for ranks in (1, 3):
         server.steps.clear()
         done = run(script, tmp_path, ranks)
         assert done.returncode == 0, done.output
-        assert len(server.steps) == 101
+        assert len(server.steps) == 51
         assert all(np.array_equal(step.ids, np.arange(1, 109)) for step in server.steps)
         thermo.append(done.thermo()[0])
     np.testing.assert_allclose(thermo[1], thermo[0], rtol=1e-9)
@@ -159,7 +159,9 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize(
+    "name", cases(HELD, {"no integrator", "move", "minimise", "two integrators"})
+)
 def test_the_server_hears_whether_atoms_are_held(
     name: str, server: FakeServer, tmp_path: Path
 ) -> None:
