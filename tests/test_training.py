@@ -24,10 +24,12 @@ from forcenet_md.data.frames import forces_of, read_frames, split_by, with_label
 from forcenet_md.data.teachers import label_frames, open_teacher
 from forcenet_md.errors import DataError
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
+from forcenet_md.training import fused
 from forcenet_md.training.augment import random_rotation, rotate
 from forcenet_md.training.checkpoint import load_checkpoint
 from forcenet_md.training.config import load_config
 from forcenet_md.training.finish import export
+from forcenet_md.training.fused import can_fuse, fused_forces
 from forcenet_md.training.graphs import EpochOrder, to_graph
 from forcenet_md.training.loop import Trainer
 from forcenet_md.training.loss import without_net_force
@@ -238,6 +240,35 @@ def test_errors_against_a_direct_sum(labelled: Path) -> None:
     groups = errors_by(errors, frames, "temperature")
     assert list(groups) == ["300", "600"]
     assert groups["300"].mae == pytest.approx(np.mean([differences[0], differences[2]]), rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ablation": "no_self"}, {"edge_basis": "gaussian"}])
+def test_fused_messages_have_the_values_and_gradients_of_the_model(
+    changes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK", 300)
+    torch.manual_seed(1)
+    model = ForceNet(ForceNetConfig(hidden=24, cutoff=5.5, n_hidden_edge=1, **changes)).double()
+    assert can_fuse(model)
+    with open_teacher("emt") as teacher:
+        graph = to_graph(teacher.label(crystal(4)), 5.5)
+    inputs = (graph.species, *graph.edge_index, graph.vector.double())
+    assert graph.num_edges > 600
+    weights = torch.randn(graph.num_nodes, 3, dtype=torch.float64)
+    found, gradients = [], []
+    for forces in (model(*inputs)["forces"], fused_forces(model, *inputs)):
+        model.zero_grad()
+        (forces * weights).sum().backward()
+        found.append(forces.detach())
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert torch.allclose(found[0], found[1], rtol=0.0, atol=1e-12)
+    assert len(gradients[0]) == len(gradients[1]) == len(list(model.parameters()))
+    for plain, ours in zip(*gradients, strict=True):
+        assert torch.allclose(plain, ours, rtol=1e-9, atol=1e-11)
+    model.float()
+    single = (graph.species, *graph.edge_index, graph.vector)
+    exact, rough = fused_forces(model, *single), fused_forces(model, *single, True)
+    assert 0.0 < (exact - rough).abs().max() < 0.02 * exact.abs().max()
 
 
 # Training

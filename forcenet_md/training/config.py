@@ -49,6 +49,8 @@ class TrainingConfig(_Section):
         learning_rate to final_learning_rate over it.
     average: decay of the weight average that is exported
     rotations: so3 (all, with inversion), z (about z) or none
+    bfloat16: share of the budget, from its start, in which the products over edges are taken in
+        bfloat16 (twice their speed on processors with the instructions, slower on others)
     initial: a checkpoint whose averaged weights are the start (warm start)
     """
 
@@ -60,6 +62,7 @@ class TrainingConfig(_Section):
     clip: float = Field(10.0, gt=0.0)
     average: float = Field(0.999, ge=0.0, lt=1.0)
     rotations: Literal["so3", "z", "none"] = "so3"
+    bfloat16: float = Field(0.0, ge=0.0, le=1.0)
     threads: int = Field(1, gt=0)
     checkpoint_seconds: float = Field(60.0, gt=0.0)
     initial: Path | None = None

@@ -175,7 +175,9 @@ class Trainer:
         labels = batch.forces
         if self.config.data.remove_net_force:
             labels = without_net_force(labels, batch.batch, batch.num_graphs)
-        loss = l1_loss(predict(self.model, batch, self.config.data.remove_net_force), labels)
+        half = self.fraction < training.bfloat16
+        remove = self.config.data.remove_net_force
+        loss = l1_loss(predict(self.model, batch, remove, half), labels)
         value = loss.item()
         if not math.isfinite(value):
             names = "; ".join(self.train.labels[row] for row in rows)

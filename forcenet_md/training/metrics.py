@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ase import Atoms
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from forcenet_md.models.forcenet import ForceNet
 from forcenet_md.models.interface import MessagePassingModel
+from forcenet_md.training.fused import can_fuse, fused_forces
 from forcenet_md.training.loss import without_net_force
 
 
@@ -56,10 +58,16 @@ def frame_errors(
     return out
 
 
-def predict(model: MessagePassingModel, batch: Any, remove_net_force: bool) -> torch.Tensor:
-    """Forces [n, 3] of a torch_geometric batch."""
+def predict(
+    model: MessagePassingModel, batch: Any, remove_net_force: bool, half: bool = False
+) -> torch.Tensor:
+    """Forces [n, 3] of a torch_geometric batch; half: products in bfloat16 where possible."""
     source, target = batch.edge_index
-    forces = model(batch.species, source, target, batch.vector)["forces"]
+    inputs = (batch.species, source, target, batch.vector)
+    if can_fuse(model) and batch.vector.device.type == "cpu":
+        forces = fused_forces(cast(ForceNet, model), *inputs, half=half)
+    else:
+        forces = model(*inputs)["forces"]
     if remove_net_force:
         forces = without_net_force(forces, batch.batch, batch.num_graphs)
     return forces
