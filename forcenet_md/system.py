@@ -45,8 +45,8 @@ class System:
                 f"positions {x.shape}, numbers {z.shape} and cell {h.shape} do not fit together:"
                 " they must be (n, 3), (n,) and (3, 3)."
             )
-        bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-        if len(bad):
+        if not np.isfinite(x).all():
+            bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
             raise StructureError(
                 f"the position of atom {bad[0] + 1} is not finite ({len(bad)} such atoms): the"
                 " simulation has failed before this step; use a smaller timestep or a relaxed"

@@ -64,24 +64,21 @@ def writable(fd: int) -> bool:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened since `since`; times in seconds."""
+    """What happened from the first step on, which began at `since`; times in seconds."""
 
     since: float = 0.0
     steps: int = 0
     atoms: int = 0
     parts: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("graph", "network", "codec", "transport"), 0.0)
+        default_factory=lambda: dict.fromkeys(("network", "graph", "transport", "codec"), 0.0)
     )
 
     def describe(self, now: float) -> str:
         if not self.steps:
             return "idle"
-        seconds = max(now - self.since, 1e-9)
-        parts = ", ".join(f"{k} {1e3 * t / self.steps:.3g}" for k, t in self.parts.items())
-        return (
-            f"{self.steps / seconds:.4g} steps/s of {self.atoms / self.steps:.0f} atoms,"
-            f" ms per step: {parts}"
-        )
+        rate = self.steps / max(now - self.since, 1e-9)
+        parts = " ".join(f"{k} {1e3 * t / self.steps:.2g}" for k, t in self.parts.items())
+        return f"{rate:.3g} steps/s, {self.atoms / self.steps:.0f} atoms, ms: {parts}"
 
 
 class Monitor:
@@ -92,7 +89,7 @@ class Monitor:
 
     def __init__(self, *logs: Lines) -> None:
         self.clients = 0
-        self.counts = Counts(since=time.monotonic())
+        self.counts = Counts()
         self._logs = logs
         self._interval = time.monotonic()
         self._in_interval = 0
@@ -114,6 +111,8 @@ class Monitor:
         self.counts.parts[part] += seconds
 
     def batch(self, steps: int, atoms: int, graph: float, network: float) -> None:
+        if not self.counts.steps:
+            self.counts.since = time.monotonic() - graph - network
         self.counts.steps += steps
         self.counts.atoms += atoms
         self.counts.parts["graph"] += graph
@@ -127,8 +126,11 @@ class Monitor:
     def tick(self) -> None:
         now = time.monotonic()
         if now >= self.due:
-            self.log(f"{self.clients} clients, {self.counts.describe(now)}")
-            self.counts = Counts(since=now)
+            self.log(f"{self._who()}, {self.counts.describe(now)}")
+            self.counts = Counts()
+
+    def _who(self) -> str:
+        return "1 client" if self.clients == 1 else f"{self.clients} clients"
 
     def log(self, text: str) -> None:
         now = time.monotonic()
@@ -168,6 +170,8 @@ class TerminalMonitor(Monitor):
             redirect_stderr=False,
         )
 
+        self._stale_at = inf  # when what is shown is no longer true, whether or not a step comes
+
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         with self._live:
@@ -175,15 +179,28 @@ class TerminalMonitor(Monitor):
             self._draw("idle")
             yield
 
+    def joined(self, client: str) -> None:
+        super().joined(client)
+        self._stale_at = time.monotonic()
+
+    def left(self, client: str, steps: int, why: str) -> None:
+        super().left(client, steps, why)
+        self._stale_at = time.monotonic()
+
+    @property
+    def due(self) -> float:
+        return min(super().due, self._stale_at)
+
     def tick(self) -> None:
         now = time.monotonic()
         if now >= self.due:
+            self._stale_at = now + 2 * self.summary_every if self.counts.steps else inf
             self._draw(self.counts.describe(now))
-            self.counts = Counts(since=now)
+            self.counts = Counts()
 
     def _draw(self, state: str) -> None:
         if self._writable():
-            line = Text(f" {self.clients} clients · {state}", style="bold", overflow="ellipsis")
+            line = Text(f"{self._who()} · {state}", "bold", no_wrap=True, overflow="ellipsis")
             with contextlib.suppress(OSError):
                 self._live.update(line, refresh=True)
 
