@@ -131,6 +131,8 @@ class AseEvaluator:
 def _check_pairs(system: System, cutoff: float) -> None:
     """Raises TooManyEdgesError before ASE's neighbour list would take the machine's memory."""
     reach = cutoff + SKIN
+    if system.n_atoms == 0:
+        raise EvaluationError("there are no atoms to compute forces for.")
     placement = Placement.of(system.positions, Frame.of(system), reach)
     check_capacity(placement, reach, MAX_PAIRS)
 
