@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import ast
 import pickletools
+import re
+from functools import cache
+
+import torch
 
 from forcenet_md.errors import ModelFileError
 
@@ -35,6 +39,7 @@ OPS = frozenset({"ops.prim.device", "ops.prim.dtype", "ops.prim.is_cuda", "ops.p
 BUILTINS = frozenset(
     {"annotate", "getattr", "range", "int", "float", "bool", "uninitialized", "unchecked_cast"}
 )
+NAMESPACES = frozenset({"torch", "ops", "__torch__", "CONSTANTS"})
 METHODS = frozenset({"__len__", "__contains__", "forward"})
 STATEMENTS = (
     ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Assign,
@@ -79,6 +84,7 @@ def _check_code(content: bytes, where: str) -> None:
         tree = ast.parse(content.decode())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _refused(where, "code that cannot be read") from None
+    bases = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     for node in ast.walk(tree):
         if not isinstance(node, STATEMENTS):
             raise _refused(where, f"a construct ({type(node).__name__})")
@@ -88,8 +94,11 @@ def _check_code(content: bytes, where: str) -> None:
             raise _refused(where, f"the method {node.name!r}")
         if isinstance(node, ast.Attribute):
             _check_attribute(node, where)
+        # A namespace may only be looked into, never given another name.
+        if isinstance(node, ast.Name) and node.id in NAMESPACES and id(node) not in bases:
+            raise _refused(where, f"the bare name {node.id!r}")
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            _check_call(node.func.id, tree, where)
+            _check_call(node, node.func.id, where)
 
 
 def _chain(node: ast.expr) -> str | None:
@@ -100,30 +109,41 @@ def _chain(node: ast.expr) -> str | None:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
+@cache
+def _operators() -> frozenset[str]:
+    """The short names of all operators torch has, `save` of `aten::save`."""
+    return frozenset(s.name.rpartition("::")[2] for s in torch._C._jit_get_all_schemas())
+
+
 def _check_attribute(node: ast.Attribute, where: str) -> None:
-    chain = _chain(node)
-    if chain is None:
-        return
+    chain = _chain(node) or ""
     root, _, rest = chain.partition(".")
     if root == "torch" and rest not in TORCH:
         raise _refused(where, f"the operator {chain!r}")
-    if root == "ops" and rest.count(".") == 1 and chain not in OPS:
-        raise _refused(where, f"the operator {chain!r}")
+    if root == "ops":
+        if rest.count(".") == 1 and chain not in OPS:
+            raise _refused(where, f"the operator {chain!r}")
+        return
     if chain.startswith("__torch__.torch.classes"):
         raise _refused(where, f"the class {chain!r}")
+    _check_field(node.attr, where)
 
 
-def _check_call(name: str, tree: ast.Module, where: str) -> None:
-    # A local name may hold a function of the same file (`_0 = __torch__.….silu`).
-    assigned = {
-        t.id
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Assign)
-        for t in n.targets
-        if isinstance(t, ast.Name)
-    }
-    if name not in BUILTINS and name not in assigned:
+def _check_field(name: str, where: str) -> None:
+    """`x.save(…)` is the operator `aten::save` too, so no field may bear such a name."""
+    if name in _operators() and name not in TORCH:
+        raise _refused(where, f"the operator {name!r}")
+
+
+def _check_call(node: ast.Call, name: str, where: str) -> None:
+    # Names like _0 hold functions of the same file (`_0 = __torch__.….silu`).
+    if name not in BUILTINS and not re.fullmatch(r"_\d+", name):
         raise _refused(where, f"the call {name!r}")
+    if name == "getattr":
+        field = node.args[1] if len(node.args) == 2 else None
+        if not isinstance(field, ast.Constant) or not isinstance(field.value, str):
+            raise _refused(where, "a computed field name")
+        _check_field(field.value, where)
 
 
 def _check_pickle(content: bytes, where: str) -> None:
