@@ -22,7 +22,11 @@ HERE = Path(__file__).parent
 N_FRAMES = 4800
 MAX_ROUNDS = 4
 LIMIT = 1.5
-TRAIN_ON = ("training.learning_rate=5e-4", "training.final_learning_rate=2e-5")
+TRAIN_ON = (
+    "training.steps=5000",
+    "training.learning_rate=1e-3",
+    "training.final_learning_rate=2e-5",
+)
 
 
 def main(folder: Path, overrides: list[str]) -> None:
@@ -50,7 +54,7 @@ def main(folder: Path, overrides: list[str]) -> None:
             folder,
             f"run-{k + 1}",
             f"alloy-{k + 1}.pt",
-            [*overrides, *TRAIN_ON, start, frames, seed],
+            [*TRAIN_ON, start, frames, seed, *overrides],
         )
 
 

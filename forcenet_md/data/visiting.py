@@ -15,7 +15,6 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.geometry import get_distances
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
 from forcenet_md.data.frames import forces_of
 from forcenet_md.errors import ForceNetError
@@ -45,8 +44,8 @@ def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iter
     rng = np.random.default_rng(seed)
     atoms = start.copy()
     atoms.calc = calculator
-    MaxwellBoltzmannDistribution(atoms, temperature_K=plan.temperature, rng=rng)
-    Stationary(atoms)
+    width = np.sqrt(atoms.get_masses() * units.kB * plan.temperature)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
     dynamics = Langevin(
         atoms,
         plan.timestep_fs * units.fs,

@@ -43,8 +43,11 @@ def export(trainer: Trainer) -> Card:
     config = trainer.config
     card = config.card
     numbers = {int(z) for atoms in trainer.train.frames for z in np.unique(atoms.numbers)}
-    spent = f"{trainer.step} steps of {config.training.batch} frames, {trainer.seconds:.0f} s"
-    notes = f"{card.notes} Trained on {len(trainer.train.frames)} frames; {spent}.".strip()
+    steps = trainer.earlier_steps + trainer.step
+    notes = (
+        f"{card.notes} Trained on {len(trainer.train.frames)} frames, {steps} steps of"
+        f" {config.training.batch}."
+    ).strip()
     config.output.parent.mkdir(parents=True, exist_ok=True)
     return export_model(
         trainer.average,

@@ -41,7 +41,8 @@ class Progress:
 class Trainer:
     """One run. `run` trains until the budget is used or `stop` is set.
 
-    The exported weights are the running average of the weights (`average`).
+    The exported weights are the running average of the weights (`average`). earlier_steps: those
+    of the runs it started from.
     """
 
     def __init__(self, config: Config) -> None:
@@ -65,6 +66,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.model.parameters())
         self.step = 0
         self.seconds = 0.0
+        self.earlier_steps = 0
         self.stop = False
         if config.training.initial is not None:
             self._start_from(load_checkpoint(config.training.initial))
@@ -131,6 +133,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
+                "earlier_steps": self.earlier_steps,
                 "seed": self.config.seed,
             },
         )
@@ -148,12 +151,14 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self.earlier_steps = state["earlier_steps"]
 
     def _start_from(self, state: dict[str, Any]) -> None:
         assert self.config.training.initial is not None
         self._check_settings(state, self.config.training.initial)
         self.model.load_state_dict(state["average"])
         self.average.load_state_dict(state["average"])
+        self.earlier_steps = state["earlier_steps"] + state["step"]
 
     def _check_settings(self, state: dict[str, Any], path: Path) -> None:
         theirs, ours = state["settings"], vars(self.model.config)
