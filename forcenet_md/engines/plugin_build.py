@@ -171,7 +171,8 @@ def _run(command: list[str], text: str | None = None) -> str:
     except OSError as error:
         raise PluginError(f"{command[0]} cannot be run: {error.strerror}.") from None
     if done.returncode != 0:
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        complaint = [line for line in lines if "error" in line.lower()][:5] or lines[-5:]
-        raise PluginError(f"{Path(command[0]).name} failed: " + " | ".join(complaint))
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        first = next((i for i, line in enumerate(lines) if re.search(r"\berror\b", line, re.I)), -5)
+        complaint = "\n  ".join(lines[first:][:8])
+        raise PluginError(f"{Path(command[0]).name} failed:\n  {complaint}")
     return done.stdout

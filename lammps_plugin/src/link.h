@@ -43,6 +43,9 @@ class Link : public LAMMPS_NS::Fix {
   void min_setup(int vflag) override { post_force(vflag); }
   void post_force(int) override;
   void min_post_force(int vflag) override { post_force(vflag); }
+  // Empty as in Fix. Without it the plugin would need Fix's, whose name has the size of tagint in
+  // it: a LAMMPS of other sizes would not load the plugin, and so never hear why.
+  void set_molecule(int, LAMMPS_NS::tagint, int, double *, double *, double *) override {}
 
  private:
   static void on_call(void *self, LAMMPS_NS::bigint step, int count, LAMMPS_NS::tagint *tag,
