@@ -1,0 +1,157 @@
+"""The demo and the processes it starts: what passes, what fails, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk
+from ase.io import read
+from serving import COMMAND
+
+from forcenet_md.engines.processes import ProcessError, run_lammps, serving
+from forcenet_md.errors import DataError
+from forcenet_md.simulation.demo import ELEMENTS, SCRIPT, inputs_folder, judge, teacher_script
+
+
+def frames(n: int, kelvin: float = 1000.0, spread: float = 0.15, seed: int = 0) -> list[Atoms]:
+    """An alloy crystal with displacements and velocities drawn anew for each frame."""
+    rng = np.random.default_rng(seed)
+    crystal = bulk("Cu", a=3.98, cubic=True) * 4
+    crystal.symbols = np.random.default_rng(0).permutation(np.resize(ELEMENTS, len(crystal)))
+    speed = np.sqrt(units.kB * kelvin / crystal.get_masses())[:, None]
+    found = []
+    for _ in range(n):
+        atoms = crystal.copy()
+        atoms.positions += rng.normal(scale=spread, size=atoms.positions.shape)
+        atoms.set_velocities(rng.normal(size=atoms.positions.shape) * speed)
+        found.append(atoms)
+    return found
+
+
+def test_good_run_is_good() -> None:
+    verdict, curves = judge(frames(50), frames(100, seed=1), 1000.0)
+    assert verdict.faults == []
+    assert 0.0 < verdict.noise < 0.06
+    assert len(verdict.pairs) == 15
+    assert list(curves) == ["model", "teacher"]
+
+
+def test_faults_are_told() -> None:
+    softer, _ = judge(frames(50, spread=0.22), frames(100, seed=1), 1000.0)
+    (fault,) = softer.faults
+    assert fault.startswith("g(r) is off by ")
+    hotter, _ = judge(frames(50, kelvin=1100), frames(100, seed=1), 1000.0)
+    assert len(hotter.faults) == 5
+    assert hotter.faults[0].startswith("Ag is at 1")
+    broken, _ = judge(frames(50, kelvin=np.nan), frames(100, seed=1), 1000.0)
+    assert len(broken.faults) == 5
+    with pytest.raises(DataError, match="too short"):
+        judge(frames(50), frames(60), 1000.0)
+
+
+def test_teacher_runs_the_same_script_with_its_potential() -> None:
+    script = (inputs_folder() / "lammps" / SCRIPT).read_text()
+    changed = teacher_script(script, "table")
+    theirs = set(changed.splitlines()) - set(script.splitlines())
+    ours = {line.split()[0] for line in set(script.splitlines()) - set(changed.splitlines())}
+    assert theirs == {"pair_style eam/alloy", "pair_coeff * * table Ag Au Cu Pd Pt"}
+    assert ours == {"fix", "forcenet", "comm_modify"}
+
+
+@pytest.mark.usefixtures("plugin")
+def test_demo_from_the_command_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [*COMMAND, "demo", "--model", "ase:emt", "--steps", "100", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    # EMT is not the teacher, and the atoms have not even warmed up
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("forcenet-md: g(r) is off by ")
+    assert "steps/s" in done.stdout
+    assert (out / "pair-distributions.png").stat().st_size > 10_000
+    assert (out / "temperatures.png").stat().st_size > 10_000
+    assert len(read(out / "model" / "alloy-nvt.dump", ":", format="lammps-dump-text")) == 6
+    assert len(read(out / "teacher" / "alloy-nvt.dump", ":", format="lammps-dump-text")) == 11
+    assert "stopped" in (out / "server.log").read_text()
+
+
+@pytest.mark.slow
+def test_demo_of_the_shipped_model(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "demo", "--out", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("plugin")
+def test_terminated_demo_leaves_no_process(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--model", "ase:emt", "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    dump = tmp_path / "model" / "alloy-nvt.dump"
+    end = time.monotonic() + 60
+    while not (dump.exists() and dump.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(children(process.pid)) >= 2  # the server and LAMMPS
+    started = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
+
+
+def children(pid: int) -> list[int]:
+    """All processes that descend from one."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *children(int(child))]
+    return found
+
+
+def test_server_that_does_not_start(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ProcessError, match=r"the server did not start: .*nothing\.pt"),
+        serving("nothing.pt", f"unix:{tmp_path}/s.sock", tmp_path / "log"),
+    ):
+        pass
+
+
+def test_lammps_that_fails(tmp_path: Path) -> None:
+    script = tmp_path / "in.lammps"
+    script.write_text("units metal\nnonsense\n")
+    with pytest.raises(ProcessError, match="Unknown command: nonsense"):
+        run_lammps(script)
+    assert "nonsense" in script.with_suffix(".log").read_text()
+    script.write_text("print 'nothing was run'\n")
+    with pytest.raises(ProcessError, match="LAMMPS stopped"):
+        run_lammps(script)
+
+
+def test_lammps_reports_its_steps(tmp_path: Path) -> None:
+    script = tmp_path / "in.lammps"
+    script.write_text(
+        "units lj\nlattice fcc 0.8\nregion b block 0 4 0 4 0 4\ncreate_box 1 b\n"
+        "create_atoms 1 box\nmass 1 1.0\nvelocity all create 1.0 1\npair_style lj/cut 2.5\n"
+        "pair_coeff 1 1 1.0 1.0\nfix 1 all nve\nthermo ${every}\nrun 20\n"
+    )
+    steps: list[int] = []
+    run = run_lammps(script, ranks=2, variables={"every": 10}, on_step=steps.append)
+    assert steps == [0, 10, 20]
+    assert run.steps == 20
+    assert run.steps_per_second > 0
+    assert not [p for p in os.listdir(tmp_path) if p not in ("in.lammps", "in.log")]
