@@ -26,7 +26,7 @@ from forcenet_md.errors import DataError
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training import fused
 from forcenet_md.training.augment import random_rotation, rotate
-from forcenet_md.training.checkpoint import load_checkpoint
+from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
 from forcenet_md.training.config import load_config
 from forcenet_md.training.finish import export
 from forcenet_md.training.fused import can_fuse, fused_forces
@@ -344,6 +344,15 @@ def test_a_loss_that_is_not_finite_names_the_frames(labelled: Path, tmp_path: Pa
     trainer.resume()
     assert trainer.step == 0
     assert all(torch.isfinite(value).all() for value in trainer.model.parameters())
+
+
+def test_a_full_disk_is_said_and_leaves_the_older_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1})
+    (tmp_path / "checkpoint.part").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"cannot be written .* free some space"):
+        save_checkpoint(path, {"step": 2, "weights": torch.zeros(100_000)})
+    assert load_checkpoint(path)["step"] == 1
 
 
 def test_frames_with_huge_forces_are_left_out(labelled: Path, tmp_path: Path) -> None:

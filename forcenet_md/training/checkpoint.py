@@ -14,11 +14,21 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write whole or not at all: an interrupted write leaves the older checkpoint."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write whole or not at all: an interrupted write leaves the older checkpoint.
+
+    Raises DataError when it cannot be written (disk full, no permission).
+    """
     part = path.with_suffix(".part")
-    torch.save({"format": FORMAT, **state}, part)
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"format": FORMAT, **state}, part)
+        os.replace(part, path)
+    # torch reports a full disk as a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"the checkpoint {path} cannot be written ({str(error).splitlines()[0]}): free some"
+            " space or give another folder=…; the checkpoint before it is whole."
+        ) from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
