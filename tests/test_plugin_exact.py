@@ -194,6 +194,23 @@ def test_units_real(lj: str, tmp_path: Path) -> None:
     Comparison(lj, tmp_path, native=native, tolerance=1e-6).thermo(before, script)
 
 
+def test_the_server_refuses_elements_and_masses(lj: str, tmp_path: Path) -> None:
+    def served(elements: str, mass: float, ranks: int = 1) -> Run:
+        script = crystal(2).replace("39.948", str(mass)) + ZERO
+        script += "fix ext all external pf/callback 1 1\n"
+        return run(script + f"forcenet ext {lj} elements {elements}\nrun 0", tmp_path, ranks)
+
+    unknown = served("Qq", 39.948, ranks=2)
+    assert unknown.returncode != 0
+    assert "Qq" in unknown.error
+    heavy = served("Ar", 40.6)
+    assert heavy.returncode != 0
+    assert "Ar" in heavy.error
+    assert "40.6" in heavy.error
+    assert served("Ar mass_check no", 40.6).returncode == 0
+    assert served("Ar", 40.4).returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_server_that_comes_back(ranks: int, tmp_path: Path) -> None:

