@@ -7,6 +7,7 @@
 
 #include <mpi.h>
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -30,7 +31,7 @@ class Ranks {
   // Runs `work` on rank 0 and returns on every rank the sentence of the fault it threw, or "".
   std::string on_root(const std::function<void()> &work);
   // Rank 0's numbers on every rank.
-  void share(double *numbers, int count);
+  void share(double *numbers, int count) { share(numbers, count, nullptr); }
 
   // Collects the atoms on rank 0; returns on every rank how many there are. Throws Refused, on
   // every rank, if there are too many for one message.
@@ -41,11 +42,17 @@ class Ranks {
   void scatter(const Answer &answer, int count, double **force);
 
  private:
+  using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+
   void sort();
-  void wait(MPI_Request &request) const;
+  // `last`: how long the last wait of this kind took; kept up to date.
+  void wait(MPI_Request &request, Seconds *last = nullptr);
+  void share(double *numbers, int count, Seconds *last);
 
   MPI_Comm world_;
   int me_ = 0, size_ = 1;
+  Seconds last_work_{0.0};    // how long the others waited for rank 0 and the server
   bool velocities_ = false;
   std::size_t total_ = 0;
   std::vector<double> mine_, all_;              // packed atoms: id, type, x, and v if wanted
