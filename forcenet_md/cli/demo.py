@@ -20,7 +20,7 @@ def demo(
     model: Annotated[
         str, typer.Option("--model", "-m", help="A model that knows Ag Au Cu Pd Pt.")
     ] = "alloy",
-    steps: Annotated[int, typer.Option(min=100, help="Of 2 fs.")] = 2500,
+    steps: Annotated[int, typer.Option(min=100, help="Of 2 fs.")] = 2000,
     temperature: Annotated[float, typer.Option(min=1.0, help="K.")] = 1000.0,
 ) -> None:
     """Run LAMMPS on the shipped model and judge the result by the model's teacher."""

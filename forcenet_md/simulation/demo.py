@@ -89,7 +89,7 @@ class Outcome:
 def run_demo(
     out: Path,
     model: str = "alloy",
-    steps: int = 2500,
+    steps: int = 2000,
     temperature: float = 1000.0,
     report: Report = lambda what, step, steps: None,
 ) -> Outcome:
