@@ -13,7 +13,9 @@ from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 ALLOY = (29, 46, 47, 78, 79)
 
 
-def write_model(path: Path, seed: int = 0, **settings: object) -> Card:
+def write_model(
+    path: Path, seed: int = 0, net_force_removed: bool = False, **settings: object
+) -> Card:
     """A small random ForceNet for Cu Pd Ag Pt Au, written to path."""
     torch.manual_seed(seed)
     config = ForceNetConfig(**({"hidden": 16, "n_frequencies": 10} | settings))
@@ -25,4 +27,5 @@ def write_model(path: Path, seed: int = 0, **settings: object) -> Card:
         augmentation="none",
         training_data={"description": "random", "licence": "none", "citation": "none"},
         test_errors={},
+        net_force_removed=net_force_removed,
     )

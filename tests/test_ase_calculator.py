@@ -144,6 +144,16 @@ def test_net_force_is_taken_out_unless_atoms_are_held(model: str) -> None:
     np.testing.assert_allclose(raw - free, np.tile(net / len(atoms), (len(atoms), 1)), atol=1e-6)
 
 
+def test_net_force_of_a_model_trained_without_it_goes_though_atoms_are_held(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.pt", net_force_removed=True)
+    atoms = alloy()
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.calc = ForceNetCalculator(str(tmp_path / "m.pt"))
+    raw = atoms.get_forces(apply_constraint=False)
+    assert np.abs(atoms.calc.net_force).max() > 1e-6
+    np.testing.assert_allclose(raw.sum(axis=0), 0.0, atol=1e-6)
+
+
 def test_slab_with_held_layers_relaxes() -> None:
     slab = fcc111("Cu", (2, 2, 4), vacuum=6.0)
     slab.set_constraint(FixAtoms([a.index for a in slab if a.tag > 2]))

@@ -28,6 +28,8 @@ class Card(BaseModel):
     n_exchanges: exchanges of ghost rows per step on many ranks (layers − 1); 0 if not staged
     neighbour_cap: at most so many nearest sources per target, or None
     precision: of the stored weights; both float32 and float64 can be computed
+    net_force_removed: trained with the mean force of each structure taken out, so that it is taken
+        out always; else only where no atom is held
     staged: has the stages of models/interface.py; else it is served on one domain
     augmentation: rotations the training saw
     test_errors: figures on held-out data, each with its unit in its name
@@ -49,6 +51,7 @@ class Card(BaseModel):
     energy: bool
     stress: bool
     conservative: bool
+    net_force_removed: bool = True
     staged: bool
     augmentation: Literal["so3", "z", "none"]
     training_data: TrainingData

@@ -32,12 +32,14 @@ def export_model(
     training_data: dict[str, str],
     test_errors: dict[str, Any],
     notes: str = "",
+    net_force_removed: bool = False,
 ) -> Card:
     """Fold, script and write a ForceNet with its card.
 
     numbers: the atomic numbers it was trained on (others are refused when it is used)
     training_data: description, licence, citation
     test_errors: figures on held-out data, units in the names
+    net_force_removed: the mean force of each structure was taken out in training
 
     Raises ModelFileError for an incomplete card, UnknownElementError for an element without
     atomic properties.
@@ -61,6 +63,7 @@ def export_model(
             "energy": False,
             "stress": False,
             "conservative": False,
+            "net_force_removed": net_force_removed,
             "staged": True,
             "augmentation": augmentation,
             "training_data": training_data,

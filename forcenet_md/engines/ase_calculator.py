@@ -40,8 +40,9 @@ class ForceNetCalculator(Calculator):
     dtype: 'float32' or 'float64'
     trust, sha256: as `forcenet-md serve` has them
 
-    The net force of a model whose forces are not a gradient is taken out, unless atoms are held
-    by constraints (FixCom holds none); `net_force` [3] eV/Å is what it was.
+    The net force of a model whose forces are not a gradient is taken out; where atoms are held by
+    constraints (FixCom holds none) only if the model was trained without it. `net_force` [3] eV/Å
+    is what it was.
     Raises a ForceNetError (ModelFileError, UnknownElementError, …) with one sentence; asked for
     a property the model lacks, ASE's PropertyNotImplementedError.
     """

@@ -193,7 +193,11 @@ class ModelEvaluator:
                 " timestep or a relaxed starting structure."
             )
         net = forces.sum(axis=0)
-        if not self.card.conservative and not request.keep_net_force:
+        if not self.card.conservative and (
+            # A model trained without it has an arbitrary net force, which would push loose atoms
+            # over held ones; true forces between atoms sum to zero whether or not some are held.
+            self.card.net_force_removed or not request.keep_net_force
+        ):
             forces = forces - net / len(forces)
         return Forces(forces, extras={"net_force": net})
 

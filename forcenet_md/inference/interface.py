@@ -40,7 +40,8 @@ class Session(Protocol):
 class Request:
     """One System of one session.
 
-    keep_net_force: the net force is not taken out (atoms are held, or the group is not all)
+    keep_net_force: the net force is not taken out (atoms are held, or the group is not all),
+        unless the model was trained without it: then it means nothing and always goes
     want_stress: energy and stress are wanted if the model has them
     """
 

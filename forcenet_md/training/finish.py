@@ -62,4 +62,5 @@ def export(trainer: Trainer) -> Card:
         },
         test_errors=held_out_errors(trainer),
         notes=notes,
+        net_force_removed=config.data.remove_net_force,
     )
