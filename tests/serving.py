@@ -73,12 +73,11 @@ class InProcess:
         evaluator: Evaluator | None = None,
         limits: Limits | None = None,
         secret: bytes | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.monitor = RecordingMonitor()
         self.sockets: list[socket.socket] = []
-        self.server = Server(
-            evaluator or AseEvaluator(LJ), limits=limits, secret=secret, monitor=self.monitor
-        )
+        self.server = Server(evaluator or AseEvaluator(LJ), listeners, limits, secret, self.monitor)
 
     def connect(self) -> socket.socket:
         mine, theirs = socket.socketpair()

@@ -157,6 +157,14 @@ def test_two_thousand_fuzzed_messages():
     run(2000, seed=0)
 
 
+def test_before_the_secret_nothing_of_it_gets_anywhere():
+    with in_process(limits=Limits(max_atoms=1000), secret=b"salt") as loop:
+        fuzz(loop, 500, seed=7)
+        assert loop.monitor.faults == []
+        assert len(loop.server._peers) == 0
+        assert not any(" is " in line for line in loop.monitor.lines if "was told" not in line)
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_fuzzed_messages():
     run(100_000, seed=1000)

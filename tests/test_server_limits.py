@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import struct
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from wire import hello, only_error, ready_client, step
 from forcenet_md.errors import ForceNetError, RequestError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
 from forcenet_md.inference.interface import Request
+from forcenet_md.server.address import Listener, UnixAddress, connect
 from forcenet_md.server.client import Client
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.protocol import (
@@ -63,6 +66,32 @@ def test_a_huge_length_takes_no_memory():
         assert "--max-atoms 100" in only_error(sock, closed=True)
         [connection] = loop.server._peers
         assert len(connection._payload) == 0  # type: ignore[attr-defined]
+
+
+def test_without_descriptors_new_clients_wait_and_old_ones_are_served(clock, tmp_path):
+    listener = Listener(UnixAddress(tmp_path / "s"))
+    listener.listen()
+    with in_process(listeners=[listener]) as loop:
+        old = ready_client(loop)
+        waiting = connect(listener.address, 5.0)
+        loop.sockets.append(waiting)
+        waiting.setblocking(False)
+        with open(os.devnull) as file:
+            lowest_free = file.fileno()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+        try:
+            loop.settle()
+            old.sendall(step(copper()))
+            loop.settle()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert [kind for kind, _ in messages(old)[0]] == [MessageType.FORCES]
+        assert messages(waiting) == ([], False)
+        assert sum("no more clients" in line for line in loop.monitor.lines) == 1  # no busy loop
+        clock.now += 1.5
+        loop.settle()
+        assert [kind for kind, _ in messages(waiting)[0]] == [MessageType.GREETING]
 
 
 def test_a_refusal_reaches_a_client_that_sends_more_than_the_socket_holds(tmp_path):

@@ -141,6 +141,19 @@ def test_a_signal_at_any_time_from_the_start_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_time_limits_can_be_set(tmp_path):
+    limits = ("--handshake-timeout", "0.2", "--message-timeout", "0.4")
+    with ServeProcess("--listen", address(tmp_path), *limits) as server:
+        with Client(address(tmp_path)) as half, Client(address(tmp_path)) as silent:
+            half.hello(["Cu"])
+            half.send(step(copper())[:100])
+            with pytest.raises(RequestError, match=r"rest of a message .* 0\.4 s"):
+                half.receive(MessageType.FORCES)
+            with pytest.raises(RequestError, match=r"handshake took longer than 0\.2 s"):
+                silent.receive(MessageType.WELCOME)
+        assert server.end() == 0
+
+
 # Clients that die, outputs that fail -----------------------------------------------------------
 
 DYING_CLIENT = """

@@ -33,6 +33,12 @@ def serve(
     ] = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms of one client.")] = 200_000,
     max_clients: Annotated[int, typer.Option(min=1, help="Most clients at once.")] = 64,
+    handshake_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds a client has to say who it is.")
+    ] = 10.0,
+    message_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for the rest of a half-sent message.")
+    ] = 30.0,
     secret_file: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +71,12 @@ def serve(
             device=device,
             threads=threads,
             dtype=dtype,
-            limits=Limits(max_atoms=max_atoms, max_clients=max_clients),
+            limits=Limits(
+                max_atoms=max_atoms,
+                max_clients=max_clients,
+                handshake=handshake_timeout,
+                message=message_timeout,
+            ),
             secret_file=secret_file,
             sha256=sha256,
             trust=trust,

@@ -83,11 +83,11 @@ class Server:
         self._woken.setblocking(False)
         self.wakeup.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self._accept_from_now()
 
     def serve(self) -> None:
         """Serve until `stop`; then answer what is in flight and close everything."""
         try:
-            self._accept_from_now()
             while not self._stopping:
                 self.poll()
             self._finish()

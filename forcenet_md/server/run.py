@@ -74,10 +74,10 @@ def run(options: Options, stop: StopSignal) -> None:
             sha256=options.sha256,
         )
         evaluator.warm_up()
-        server = Server(evaluator, listeners, options.limits, secret, monitor)
-        stack.enter_context(stop.stops(server))
         for listener in listeners:
             listener.listen()
+        server = Server(evaluator, listeners, options.limits, secret, monitor)
+        stack.enter_context(stop.stops(server))
         for line in ready_lines(evaluator.capabilities, listeners, secret):
             say.write(line)
         if isinstance(monitor, TerminalMonitor):
