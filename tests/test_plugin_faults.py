@@ -22,7 +22,8 @@ from fake_server import (
     message,
     no_forces,
 )
-from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal, lmp, run
+from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal, lmp
+from lammps_runs import quick_run as run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -227,7 +228,7 @@ def test_a_secret_that_does_not_fit_is_refused(address: str, tmp_path: Path) -> 
         nowhere = run(script(address, "secret nowhere"), tmp_path)
     assert wrong.error == "forcenet ext: the secret is wrong"
     assert "asks for a secret: give 'secret FILE' or set FORCENET_MD_SECRET" in missing.error
-    assert "the secret file 'empty' is empty" in empty.error
+    assert "the secret of the file 'empty' is empty" in empty.error
     assert "the secret file 'nowhere' cannot be read" in nowhere.error
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_server import FakeServer, Step, fake_server, forces_message
-from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal, run
+from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal
+from lammps_runs import quick_run as run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 

@@ -74,11 +74,7 @@ LinkOptions ForcenetCommand::parse(int narg, char **arg)
 {
   LinkOptions options;
   options.client.address = arg[1];
-  if (const char *secret = std::getenv("FORCENET_MD_SECRET")) {
-    options.client.secret = strip(secret);
-    if (options.client.secret.empty()) stop("the environment variable FORCENET_MD_SECRET is empty");
-  }
-
+  std::string secret_file;
   for (int i = 2; i < narg;) {
     const std::string key = arg[i++];
     if (key == "elements") {
@@ -86,13 +82,18 @@ LinkOptions ForcenetCommand::parse(int narg, char **arg)
       i += atom->ntypes;
     } else if (key == "retry" || key == "timeout" || key == "secret" || key == "mass_check") {
       if (i == narg) stop("the keyword " + key + " lacks its value");
-      apply(options, key, arg[i++]);
+      const std::string value = arg[i++];
+      if (key == "secret")
+        secret_file = value;
+      else
+        apply(options, key, value);
     } else {
       stop("'" + key + "' is not a keyword (there are as many elements as atom types, here " +
            std::to_string(atom->ntypes) + "); " + usage);
     }
   }
   if (options.elements.empty()) stop(usage);
+  options.client.secret = read_secret(secret_file);
   return options;
 }
 
@@ -113,8 +114,6 @@ void ForcenetCommand::apply(LinkOptions &options, const std::string &key, const 
     options.client.retry = seconds(key, value);
   } else if (key == "timeout") {
     options.client.timeout = seconds(key, value);
-  } else if (key == "secret") {
-    options.client.secret = read_secret(value);
   } else {
     if (value != "yes" && value != "no") stop("mass_check takes yes or no, not '" + value + "'");
     options.mass_check = value == "yes";
@@ -130,15 +129,24 @@ double ForcenetCommand::seconds(const std::string &key, const std::string &value
   return number;
 }
 
-// Rank 0 speaks to the server: only it needs to be able to read the file.
+// Of the file, else of the environment. Rank 0 speaks to the server: only it needs to have it.
 std::string ForcenetCommand::read_secret(const std::string &file)
 {
   std::string secret;
   const std::string fault = Ranks(world).on_root([&] {
-    std::ifstream stream(file, std::ios::binary);
-    secret = strip({std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()});
-    if (!stream) throw Refused("the secret file '" + file + "' cannot be read");
-    if (secret.empty()) throw Refused("the secret file '" + file + "' is empty");
+    const char *variable = std::getenv("FORCENET_MD_SECRET");
+    if (file.empty() && !variable) return;
+    if (file.empty()) {
+      secret = strip(variable);
+    } else {
+      std::ifstream stream(file, std::ios::binary);
+      secret = strip({std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()});
+      if (!stream) throw Refused("the secret file '" + file + "' cannot be read");
+    }
+    if (secret.empty())
+      throw Refused("the secret of " +
+                    (file.empty() ? "the variable FORCENET_MD_SECRET" : "the file '" + file + "'") +
+                    " is empty");
   });
   if (!fault.empty()) stop(fault);
   return secret;
