@@ -25,13 +25,10 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(INPUTS, tmp_path / "lammps"))
 
 
-@pytest.fixture(scope="module", params=["ase:emt", "alloy"])
-def address(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """A server with an energy, and one without."""
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = f"unix:{tmp_path_factory.mktemp('server')}/s.sock"
-    with ServeProcess("--listen", address, model=request.param):
+    with ServeProcess("--listen", address, model="alloy"):
         yield address
 
 
