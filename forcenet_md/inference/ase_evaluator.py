@@ -5,6 +5,7 @@ With them every route can be tested against an exact reference, and teachers can
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -119,12 +120,13 @@ class AseEvaluator:
         except ForceNetError as error:
             return error
         except MemoryError:
+            session.atoms = Atoms()
             return EvaluationError(
                 f"the calculator ran out of memory with {request.system.n_atoms} atoms:"
                 " simulate fewer."
             )
         except Exception as error:
-            session.atoms = Atoms()  # whatever it was left with is not used again
+            session.atoms = Atoms()  # what the fault left behind is not used again
             return EvaluationError(f"the calculator {self.capabilities.name} failed: {error!r}.")
 
 
@@ -142,10 +144,8 @@ def _forces(atoms: Atoms, want_stress: bool) -> Forces:
     energy = float(atoms.get_potential_energy())
     stress = None
     if want_stress:
-        try:
+        with contextlib.suppress(PropertyNotImplementedError):  # no volume
             stress = atoms.get_stress(voigt=False)
-        except PropertyNotImplementedError:
-            stress = None  # no volume
     finite = np.isfinite(forces).all() and isfinite(energy)
     if not finite or (stress is not None and not np.isfinite(stress).all()):
         raise EvaluationError(
