@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forcenet_md.engines.ase_calculator import ForceNetCalculator
+    from forcenet_md.engines.ase_calculator import ForceNetCalculator, ForcesOnly
 
 __version__ = "0.1.0"
-__all__ = ["ForceNetCalculator", "__version__"]
+__all__ = ["ForceNetCalculator", "ForcesOnly", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # The command line and every lmp import this package: nothing heavy until it is asked for.
-    if name == "ForceNetCalculator":
-        from forcenet_md.engines.ase_calculator import ForceNetCalculator
+    if name in ("ForceNetCalculator", "ForcesOnly"):
+        from forcenet_md.engines import ase_calculator
 
-        return ForceNetCalculator
+        return getattr(ase_calculator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
