@@ -28,6 +28,7 @@ from forcenet_md.training import fused
 from forcenet_md.training.augment import random_rotation, rotate
 from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
 from forcenet_md.training.config import load_config
+from forcenet_md.training.dataset import Dataset
 from forcenet_md.training.finish import export
 from forcenet_md.training.fused import can_fuse, fused_forces
 from forcenet_md.training.graphs import EpochOrder, to_graph
@@ -270,6 +271,21 @@ def test_fused_messages_have_the_values_and_gradients_of_the_model(
     exact = fused_forces(model, *single)
     rough = fused_forces(model, *single, half=True)
     assert 0.0 < (exact - rough).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_validation_holds_out_the_same_groups_when_frames_are_added(labelled: Path) -> None:
+    few, many = Dataset.read([labelled]), Dataset.read([labelled, labelled])
+    many.frames += [crystal(seed) for seed in range(100, 200)]
+    many.labels += [""] * 100
+    kept, held = few.split(0.4, "trajectory")
+    kept_of_many, held_of_many = many.split(0.4, "trajectory")
+
+    def names(part: Dataset) -> set[Any]:
+        return {atoms.info["trajectory"] for atoms in part.frames}
+
+    assert names(held) <= names(held_of_many)
+    assert names(kept) <= names(kept_of_many)
+    assert 0.2 < len(held_of_many.frames) / len(many.frames) < 0.6
 
 
 # Training

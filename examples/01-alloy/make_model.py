@@ -1,13 +1,14 @@
-"""The alloy model from nothing: make_model.py FOLDER [key=value…].
+"""The alloy model from nothing: make_model.py FOLDER [--frames N] [key=value…].
 
 Samples structures with the teacher, labels them, trains, then lets the model run dynamics, labels
-what it visits and trains on, until its error on a fresh trajectory is at most 1.5 times the test
-error. FOLDER/alloy.pt is the model. key=value goes to every `forcenet-md train`.
+what it visits and trains on: at least once, and until its error on a fresh trajectory is at most
+1.5 times the test error. FOLDER/alloy.pt is the model. key=value goes to every `forcenet-md train`.
 What is already in FOLDER is not made again, so a stopped run goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -18,21 +19,20 @@ from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import read_frames
 from forcenet_md.data.visiting import path_errors
 
-HERE = Path(__file__).parent
-N_FRAMES = 4800
-MAX_ROUNDS = 4
+HERE = Path(__file__).resolve().parent
+MIN_ROUNDS, MAX_ROUNDS = 1, 4
 LIMIT = 1.5
 TRAIN_ON = (
-    "training.steps=5000",
+    "training.steps=10000",
     "training.learning_rate=1e-3",
     "training.final_learning_rate=2e-5",
 )
 
 
-def main(folder: Path, overrides: list[str]) -> None:
+def main(folder: Path, n_frames: int, overrides: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "train.extxyz").is_file():
-        run(folder, "python", HERE / "sample.py", ".", N_FRAMES, 1)
+        run(folder, "python", HERE / "sample.py", ".", n_frames, 1)
     for name in ("train", "test"):
         label(folder, name)
     train(folder, "run", "alloy-0.pt", overrides)
@@ -40,9 +40,10 @@ def main(folder: Path, overrides: list[str]) -> None:
     for k in range(MAX_ROUNDS + 1):
         model, name = f"alloy-{k}.pt", f"visited-{k}"
         if not (folder / f"{name}.extxyz").is_file():
-            run(folder, "python", HERE / "visit.py", model, f"{name}.extxyz", 100 + k)
+            run(folder, "python", HERE / "visit.py", model, f"{name}.extxyz", 100 + k, 3, 2.0)
         label(folder, name)
-        if report(folder, k) <= LIMIT or k == MAX_ROUNDS:
+        ratio = report(folder, k)
+        if (ratio <= LIMIT and k >= MIN_ROUNDS) or k == MAX_ROUNDS:
             (folder / "alloy.pt").write_bytes((folder / model).read_bytes())
             break
         visited.append(f"{name}-labelled.extxyz")
@@ -100,4 +101,9 @@ def run(folder: Path, *command: object) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description="Make the alloy model from nothing.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--frames", type=int, default=4800, help="training structures")
+    parser.add_argument("override", nargs="*", help="key=value for every training")
+    given = parser.parse_args()
+    main(given.folder, given.frames, given.override)

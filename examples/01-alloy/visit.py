@@ -1,6 +1,6 @@
 """Dynamics with a model, for relabelling: visit.py MODEL OUT SEED [compositions] [ps].
 
-Random alloys of Ag Au Cu Pd Pt at 300, 1200 and 2500 K, each at the teacher's own density,
+Random alloys of Ag Au Cu Pd Pt at 300, 1300 and 2500 K, each at the teacher's own density,
 followed by Langevin dynamics on the model's forces. OUT has the structures and the model's
 forces on them; `forcenet-md label` adds the teacher's.
 """
@@ -18,7 +18,8 @@ from forcenet_md.data.frames import write_frames
 from forcenet_md.data.teachers import LammpsTeacher, open_teacher
 from forcenet_md.data.visiting import Visit, follow
 
-TEMPERATURES = (300.0, 1200.0, 2500.0)
+# None of the test set's, so that relabelling never brings those into the training.
+TEMPERATURES = (300.0, 1300.0, 2500.0)
 
 
 def main(model: str, out: Path, seed: int, compositions: int, time_ps: float) -> None:
@@ -40,6 +41,8 @@ def main(model: str, out: Path, seed: int, compositions: int, time_ps: float) ->
                 path = list(follow(start, calculator, Visit(temperature, time_ps), step))
                 frames += path
                 print(f"{lattice.symbols} at {temperature:g} K: {len(path)} frames", flush=True)
+    if not frames:
+        sys.exit(f"{model} has no dynamics, not even 0.2 ps: train it better before relabelling")
     write_frames(out, frames)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 from torch_geometric.data import Data
 
@@ -40,15 +40,14 @@ class Dataset:
     def build_graphs(self, cutoff: float) -> None:
         self.graphs = [to_graph(atoms, cutoff) for atoms in self.frames]
 
-    def split(self, fraction: float, column: str, seed: int) -> tuple[Dataset, Dataset]:
-        """(rest, held out): whole groups of frames that share a value of the column."""
+    def split(self, fraction: float, column: str) -> tuple[Dataset, Dataset]:
+        """(rest, held out): whole groups of frames that share a value of the column.
+
+        A group's name alone decides, so that a run with more frames holds out the same groups.
+        """
         groups = [str(a.info.get(column, f"frame-{k}")) for k, a in enumerate(self.frames)]
-        names = sorted(set(groups))
-        n_out = round(fraction * len(names))
-        chosen = set(np.random.default_rng(seed).permutation(names)[:n_out].tolist())
-        return self._pick([g not in chosen for g in groups]), self._pick(
-            [g in chosen for g in groups]
-        )
+        out = [zlib.crc32(name.encode()) < fraction * 2**32 for name in groups]
+        return self._pick([not held for held in out]), self._pick(out)
 
     def _pick(self, keep: Sequence[bool]) -> Dataset:
         return Dataset(

@@ -50,9 +50,7 @@ class Trainer:
         self.config = config
         data = config.data
         everything = Dataset.read(data.train, data.max_force)
-        self.train, self.validation = everything.split(
-            data.validation_fraction, data.group_by, config.seed
-        )
+        self.train, self.validation = everything.split(data.validation_fraction, data.group_by)
         if not self.train.frames:
             raise DataError("no training frame is left: raise data.max_force or add frames.")
         settings = dict(config.model)
