@@ -92,8 +92,6 @@ def envelope(c: Any, r: Array) -> Array:
         return (1 + np.cos(np.pi * x)) / 2
     if c.envelope == "switch":
         return np.where(x < 0.7, 1.0, (1 + np.cos(np.pi * (x - 0.7) / 0.3)) / 2)
-    if c.envelope == "switch":
-        return np.where(x < 0.7, 1.0, (1 + np.cos(np.pi * (x - 0.7) / 0.3)) / 2)
     return 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
 
 

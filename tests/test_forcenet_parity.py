@@ -27,7 +27,6 @@ VARIANTS = {
     "edge 3 node 0": {"n_hidden_edge": 3, "n_hidden_node": 0},
     "linear decoder": {"decoder": "linear"},
     "polynomial": {"envelope": "polynomial", "clamp": False},
-    "switch": {"envelope": "switch"},
     "switch": {"envelope": "switch", "clamp": False},
     "smooth": {"envelope": "smooth_cosine", "clamp": False, "norm": "none", "mean_neighbours": 30},
     "edge linear, no norm": {"ablation": "edge_linear", "norm": "none"},
