@@ -372,6 +372,18 @@ def test_convert_gives_the_checkpoints_forces(checkpoint, tmp_path, dtype, key, 
     assert len(STRUCTURES.files) == 7 * len(NAMES)
 
 
+def test_checkpoint_without_batch_counters(checkpoint):
+    """Files of old torch versions have no num_batches_tracked."""
+    content = torch.load(checkpoint, weights_only=True)
+    state = {k: v for k, v in content["state_dict"].items() if "num_batches" not in k}
+    assert len(state) < len(content["state_dict"])
+    torch.save(content | {"state_dict": state}, checkpoint)
+    z, s, t, d = random_graph()
+    with torch.no_grad():
+        expected = model(FOLDER / "sph_swish.npz")(z, s, t, d.float())["forces"]
+        assert torch.equal(read_checkpoint(checkpoint)(z, s, t, d.float())["forces"], expected)
+
+
 def test_checkpoint_with_normalised_labels(checkpoint):
     content = torch.load(checkpoint, weights_only=True)
     content["normalizers"] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models import write_model
 from serving import COMMAND, LJ, PATIENCE, ServeProcess, ask, copper, reference
 from wire import step
 
@@ -251,7 +252,10 @@ def test_a_thousand_clients_leave_no_memory(tmp_path):
 
 @pytest.mark.slow
 def test_a_hundred_thousand_steps_take_no_memory(tmp_path):
-    with ServeProcess("--listen", address(tmp_path)) as server:
+    """Of a network, its neighbour list and the socket."""
+    model = tmp_path / "m.pt"
+    write_model(model, hidden=8)
+    with ServeProcess("--listen", address(tmp_path), model=str(model)) as server:
         atoms = copper()
         chance = np.random.default_rng(0)
         with Client(address(tmp_path)) as client:

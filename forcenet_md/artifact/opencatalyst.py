@@ -138,8 +138,9 @@ def load_state(model: ForceNet, state: Mapping[str, Tensor]) -> None:
         elif (name := _rename(key)) in own:
             filled[str(name)] = value
     _check_frequencies(model, state)
-    # Tables of variants that do not read them stay as they are.
-    optional = {"properties"} | {k for k in own if "frequencies" in k or "centres" in k}
+    # What is fixed by the configuration, or that evaluation does not read, may be absent.
+    fixed = ("properties", "frequencies", "centres", "num_batches_tracked")
+    optional = {k for k in own if k.endswith(fixed)}
     missing = sorted(set(own) - set(filled) - optional)
     filled = {k: v for k, v in filled.items() if k in own}
     wrong = [k for k, v in filled.items() if v.shape != own[k].shape]

@@ -119,9 +119,11 @@ class ModelEvaluator:
                 answers[i] = EvaluationError(
                     "there is not enough memory for the neighbour list: use fewer atoms."
                 )
+        start = time.perf_counter()
         for group in _groups(ready):
             for (i, _), answer in zip(group, self._run(requests, group), strict=True):
                 answers[i] = answer
+        self.timings.network = time.perf_counter() - start
         return [a for a in answers if a is not None]
 
     def _edges(self, request: Request) -> Edges:
@@ -149,7 +151,6 @@ class ModelEvaluator:
         self, requests: Sequence[Request], group: Sequence[tuple[int, Edges]]
     ) -> list[Forces | ForceNetError]:
         """A batch that fails is evaluated again one by one, so that only its cause is told."""
-        start = time.perf_counter()
         try:
             batch = collate(
                 [(requests[i].system.numbers, edges) for i, edges in group],
@@ -164,8 +165,6 @@ class ModelEvaluator:
             if len(group) > 1:
                 return [self._run(requests, [item])[0] for item in group]
             return [_failure(e, requests[group[0][0]].system.n_atoms)]
-        finally:
-            self.timings.network += time.perf_counter() - start
         return [
             self._finish(requests[i], part)
             for (i, _), part in zip(group, batch.split(forces), strict=True)
