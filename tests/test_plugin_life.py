@@ -95,6 +95,18 @@ def test_several_fixes_add_up(tmp_path: Path) -> None:
     np.testing.assert_allclose(second[0, 1:], [1.0, 1.0, pressure], rtol=1e-12)
 
 
+def test_no_atoms_have_no_energy_and_no_virial(tmp_path: Path) -> None:
+    both = {"energy": "yes", "virial": "yes"}
+    with fake_server(f"unix:{tmp_path}/s", answer=push(1.0), welcome=both) as server:
+        script = crystal(2) + NO_PAIR + EXTERNAL + forcenet(server) + NVE
+        script += "thermo_style custom step pe press\nthermo_modify norm no\nrun 1\n"
+        done = run(script + "delete_atoms group all\nrun 1\n", tmp_path, ranks=2)
+    assert done.returncode == 0, done.output
+    first, second = done.thermo()
+    assert first[0, 1] == 1.0
+    assert not second[:, 1:].any()
+
+
 def test_clear_closes_and_a_new_system_may_follow(server: FakeServer, tmp_path: Path) -> None:
     one = crystal(2) + NO_PAIR + EXTERNAL + forcenet(server) + NVE + "run 2\n"
     succeed(one + "clear\n" + one, tmp_path, ranks=2)

@@ -87,6 +87,10 @@ SET_UPS = {
         script().replace("{address}", "http://there"),
         "the address 'http://there' is neither unix:PATH nor tcp:HOST:PORT",
     ),
+    "port": (
+        script().replace("{address}", "tcp:localhost:99999"),
+        "the address 'tcp:localhost:99999' is neither unix:PATH nor tcp:HOST:PORT",
+    ),
     "long path": (
         script().replace("{address}", "unix:/" + "x" * 200),
         "is longer than the 107 bytes the system allows",

@@ -182,22 +182,24 @@ void Link::compute(bigint step, int count, tagint *tag, double **x, double **f)
     fault = refusal.what();
   }
   stop_if(fault);
-  if (total == 0) return;
-
-  stop_if(ranks_.on_root([&] {
-    ranks_.fill(message_, head(step));
-    client_->evaluate(message_, answer_);
-    if ((energy_ && !answer_.has_energy) || (virial_ && !answer_.has_virial))
-      throw Refused("the server promised energy or virial and gave none at step " +
-                    std::to_string(step));
-  }));
-  ranks_.scatter(answer_, count, f);
+  double numbers[7] = {};    // energy and virial, which LAMMPS wants on every rank
+  if (total > 0) {
+    stop_if(ranks_.on_root([&] {
+      ranks_.fill(message_, head(step));
+      client_->evaluate(message_, answer_);
+      if ((energy_ && !answer_.has_energy) || (virial_ && !answer_.has_virial))
+        throw Refused("the server promised energy or virial and gave none at step " +
+                      std::to_string(step));
+    }));
+    ranks_.scatter(answer_, count, f);
+  }
   if (!energy_ && !virial_) return;
 
-  double numbers[7];    // the totals, which LAMMPS wants on every rank
-  numbers[0] = answer_.energy;
-  std::memcpy(numbers + 1, answer_.virial, sizeof(answer_.virial));
-  ranks_.share(numbers, 7);
+  if (total > 0) {
+    numbers[0] = answer_.energy;
+    std::memcpy(numbers + 1, answer_.virial, sizeof(answer_.virial));
+    ranks_.share(numbers, 7);
+  }
   if (energy_) lammps_fix_external_set_energy_global(lmp, external_id_.c_str(), numbers[0]);
   if (virial_) lammps_fix_external_set_virial_global(lmp, external_id_.c_str(), numbers + 1);
 }

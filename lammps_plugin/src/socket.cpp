@@ -86,7 +86,10 @@ Address::Address(const std::string &address) : text(address)
     port = address.substr(colon + 1);
     if (host.size() > 2 && host.front() == '[' && host.back() == ']')
       host = host.substr(1, host.size() - 2);
-    if (port.find_first_not_of("0123456789") == std::string::npos) return;
+    // the resolver would take a longer number modulo 65536 and reach another server
+    if (port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos &&
+        std::stoi(port) < 65536)
+      return;
   }
   throw Refused("the address '" + address + "' is neither unix:PATH nor tcp:HOST:PORT");
 }
