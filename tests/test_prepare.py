@@ -226,3 +226,77 @@ def test_command_line_faults(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "does not know Fe: it knows Ag Au Cu Pd Pt" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+MIXED_CIF = """data_mixed
+_cell_length_a 3.8
+_cell_length_b 3.8
+_cell_length_c 3.8
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'F m -3 m'
+_space_group_IT_number 225
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Cu1 Cu 0 0 0 {occupancy}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sites", "fault"),
+    [
+        ("1.0", None),
+        ("0.5", "occupied in part (Cu 0.5)"),
+        ("0.5\nPt1 Pt 0 0 0 0.5", "occupied in part (Cu 0.5, Pt 0.5)"),
+    ],
+)
+def test_sites_occupied_in_part(sites: str, fault: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.cif"
+    path.write_text(MIXED_CIF.format(occupancy=sites))
+    plan, emt = Plan("a", "ase:emt", "unix:/tmp/a.sock"), read_capabilities("ase:emt")
+    if fault is None:
+        write_lammps_input(tmp_path, read(path), plan, emt)
+        return
+    with pytest.raises(DataError, match=re.escape(fault)):
+        write_lammps_input(tmp_path, read(path), plan, emt)
+
+
+def test_structures_and_addresses_no_script_can_hold(tmp_path: Path) -> None:
+    emt = read_capabilities("ase:emt")
+    plan = Plan("a", "ase:emt", "unix:/tmp/a.sock")
+    nowhere, endless, held = bulk("Cu"), bulk("Cu"), bulk("Cu")
+    nowhere.positions[0, 0] = np.nan
+    endless.cell[0, 0] = np.inf
+    held.set_constraint(FixAtoms([0]))
+    for atoms, fault in ((nowhere, "not finite"), (endless, "not finite"), (held, "all of its")):
+        with pytest.raises(DataError, match=fault):
+            write_lammps_input(tmp_path, atoms, plan, emt)
+    with pytest.raises(DataError, match="without spaces"):
+        write_lammps_input(tmp_path, bulk("Cu"), Plan("a", "ase:emt", "unix:/tmp/a b"), emt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.in.part").mkdir()  # the second of the two files cannot be written
+    emt = read_capabilities("ase:emt")
+    with pytest.raises(DataError, match=r"cannot be written \(Is a directory\): give another"):
+        write_lammps_input(tmp_path, bulk("Cu"), Plan("a", "ase:emt", "unix:/tmp/a"), emt)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.in.part"]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_one_atom_moves_and_names_are_quoted(server: str, tmp_path: Path) -> None:
+    out = tmp_path / "my run"
+    write(tmp_path / "cu.cif", bulk("Cu"))
+    done = prepare(tmp_path / "cu.cif", "--model", "ase:emt", "--listen", server, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"    cd '{out}' && lmp -in cu.in\n" in done.stdout
+    script = "variable steps index 5\n" + (out / "cu.in").read_text()
+    run = lammps_runs.run(script, out)
+    assert run.returncode == 0, run.output

@@ -26,7 +26,7 @@ def prepare(
         Literal["lammps"], typer.Option("--for", help="The program that moves the atoms.")
     ] = "lammps",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the files.")] = Path("."),
-    temperature: Annotated[float, typer.Option(min=0.001, help="K.")] = 300.0,
+    temperature: Annotated[float, typer.Option(min=0.001, max=1e6, help="K.")] = 300.0,
     ensemble: Annotated[
         Literal["nvt", "relax"], typer.Option(help="Dynamics with a thermostat, or relaxation.")
     ] = "nvt",
@@ -40,6 +40,8 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files.")] = False,
 ) -> None:
     """Write a LAMMPS data file and script for a structure and a model."""
+    import shlex
+
     from forcenet_md.data.frames import read_frames
     from forcenet_md.engines.lammps_input import Plan, file_name, write_lammps_input
     from forcenet_md.inference.load import read_capabilities
@@ -57,5 +59,5 @@ def prepare(
     data, script = write_lammps_input(out, atoms, plan, read_capabilities(model), overwrite)
     typer.echo(f"wrote {data} and {script}; now, in two terminals:")
     typer.echo("")
-    typer.echo(f"    forcenet-md serve --model {model} --listen {address}")
-    typer.echo(f"    cd {out} && lmp -in {script.name}")
+    typer.echo(f"    forcenet-md serve --model {shlex.quote(model)} --listen {address}")
+    typer.echo(f"    cd {shlex.quote(str(out))} && lmp -in {script.name}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +48,19 @@ def write_lammps_input(
     """Write NAME.data and NAME.in into the folder; returns their paths.
 
     Raises UnknownElementError for an element the model lacks, DataError for a structure that
-    LAMMPS cannot hold or a file that is there already.
+    LAMMPS cannot hold, an address it cannot read or a file that is there already.
     """
+    if re.search(r"[\s\"'$#&]", plan.address):
+        raise DataError(
+            f"the address {plan.address} has a character that a LAMMPS script cannot carry in a"
+            " variable: listen at a path without spaces, quotes, $, # and &."
+        )
+    check_occupancy(atoms)
     elements = sorted(set(atoms.get_chemical_symbols()))
     check_elements(elements, capabilities)
     held = held_atoms(atoms)
+    if 0 < len(held) == len(atoms):
+        raise DataError("the structure holds all of its atoms: free those that are to move.")
     boxed = in_lammps_box(atoms)
     data, script = folder / f"{plan.name}.data", folder / f"{plan.name}.in"
     for path in (data, script):
@@ -58,13 +68,42 @@ def write_lammps_input(
             raise DataError(f"{path} exists already: give another --out, or --overwrite.")
     text = io.StringIO()
     write_lammps_data(text, boxed, specorder=elements, masses=True)
+    commands = script_text(boxed, elements, held, plan, capabilities)
+    _write_whole(folder, {data: text.getvalue(), script: commands})
+    return data, script
+
+
+def _write_whole(folder: Path, texts: dict[Path, str]) -> None:
+    """Write all files or none. Raises DataError."""
+    parts = {path: path.with_name(path.name + ".part") for path in texts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        data.write_text(text.getvalue(), encoding="ascii")
-        script.write_text(script_text(boxed, elements, held, plan, capabilities), encoding="utf-8")
+        for path, text in texts.items():
+            parts[path].write_text(text, encoding="utf-8")
+        for path, part in parts.items():
+            part.replace(path)
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be written: {error.strerror}.") from None
-    return data, script
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink()
+        raise DataError(
+            f"the folder {folder} cannot be written ({error.strerror}): give another --out, or"
+            " make room."
+        ) from None
+
+
+def check_occupancy(atoms: Atoms) -> None:
+    """Raises DataError where a CIF gives a site to several elements or to none in part.
+
+    ASE reads such a site as an atom of its first element.
+    """
+    for site in atoms.info.get("occupancy", {}).values():
+        if len(site) > 1 or min(site.values(), default=1.0) < 0.999:
+            shares = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
+            raise DataError(
+                f"the structure has a site that is occupied in part ({shares}): give an ordered"
+                " supercell in which every site is one atom."
+            )
 
 
 def check_elements(elements: list[str], capabilities: Capabilities) -> None:
@@ -97,6 +136,8 @@ def in_lammps_box(atoms: Atoms) -> Atoms:
     """
     if len(atoms) == 0:
         raise DataError("the structure has no atoms.")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise DataError("the positions or the cell of the structure are not finite: mend the file.")
     rows = np.eye(3)
     periodic = atoms.pbc
     if periodic.any():
@@ -143,7 +184,7 @@ def script_text(
         f"# {atoms.get_chemical_formula()}: "
         + ("relaxation" if relax else "molecular dynamics at constant volume and temperature"),
         "#",
-        f"#   forcenet-md serve --model {plan.model} --listen {plan.address}",
+        f"#   forcenet-md serve --model {shlex.quote(plan.model)} --listen {plan.address}",
         f"#   lmp -in {plan.name}.in",
         "#",
         "# Values can be set on the command line: -var steps 100",
@@ -176,7 +217,7 @@ def script_text(
         lines += ["compute temperature moving temp", "thermo_modify temp temperature"]
     thermo = [*(["pe"] if capabilities.energy else []), *(["press"] if capabilities.stress else [])]
     moving = "moving" if len(held) else "all"
-    body = _relax(plan) if relax else _dynamics(atoms, plan, moving)
+    body = _relax(plan) if relax else _dynamics(atoms, plan, moving, len(atoms) - len(held))
     dump = "id element x y z fx fy fz" if relax else "id element x y z vx vy vz"
     lines += [
         f"thermo_style custom step {' '.join(['fmax' if relax else 'time temp', *thermo, 'cpu'])}",
@@ -200,9 +241,11 @@ def _variables(plan: Plan) -> list[str]:
     ]
 
 
-def _dynamics(atoms: Atoms, plan: Plan, moving: str) -> list[str]:
+def _dynamics(atoms: Atoms, plan: Plan, moving: str, n_moving: int) -> list[str]:
+    create = f"velocity {moving} create $(2.0*v_temperature) ${{seed}} dist gaussian loop geom"
     return [
-        f"velocity {moving} create $(2.0*v_temperature) ${{seed}} dist gaussian loop geom",
+        # an atom alone has no temperature that LAMMPS could scale to: the thermostat moves it
+        *([create] if n_moving > 1 else []),
         f"timestep {timestep(atoms):g}",
         f"fix move {moving} nve",
         f"fix bath {moving} langevin ${{temperature}} ${{temperature}} {DAMP:g} ${{seed}}",
