@@ -157,6 +157,8 @@ def test_missing_foreign_pickled_truncated(path, tmp_path):
     for keep in (10, len(data) // 2, len(data) - 30):
         (tmp_path / "cut.pt").write_bytes(data[:keep])
         refused(tmp_path / "cut.pt", "truncated or damaged")
+    (tmp_path / "gap.pt").write_bytes(data[:1000] + data[1010:])
+    refused(tmp_path / "gap.pt", "truncated or damaged")
     assert not canary.exists()
 
 
@@ -321,6 +323,11 @@ def test_disk_full(monkeypatch, path, tmp_path):
     with pytest.raises(ModelFileError, match="No space left"):
         write_model(tmp_path / "b.pt")
     assert not list(tmp_path.glob("b.pt*"))
+
+
+def test_no_folder_to_write_to(path):
+    with pytest.raises(ModelFileError, match="Not a directory"):
+        write_model(path / "b.pt")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -64,8 +66,11 @@ def write(path: Path, members: dict[str, bytes], card: Card) -> Card:
         temporary.write_bytes(to_zip(members | {CARD: text}))
         temporary.replace(path)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise ModelFileError(f"{path} cannot be written: {e.strerror}.") from None
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ModelFileError(
+            f"{path} cannot be written ({e.strerror}): give another path, or make room."
+        ) from None
     return card
 
 
@@ -114,7 +119,11 @@ def _members(path: Path) -> dict[str, bytes]:
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as e:
         raise ModelFileError(f"{path} is truncated or damaged ({e}): copy it anew.") from None
     except OSError as e:
-        raise ModelFileError(f"{path} cannot be read: {e.strerror}.") from None
+        if e.errno == errno.EINVAL:  # a place before the file's start, by a damaged directory
+            raise ModelFileError(f"{path} is truncated or damaged: copy it anew.") from None
+        raise ModelFileError(
+            f"{path} cannot be read ({e.strerror}): give the path of a model file."
+        ) from None
 
 
 def _read_zip(path: Path) -> dict[str, bytes]:
