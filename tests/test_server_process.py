@@ -126,6 +126,23 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         assert server.end(signal.SIGINT) == -signal.SIGINT
 
 
+def test_a_signal_that_python_drops_ends_the_server_without_a_word():
+    """An exception raised while a callback runs, as those of imports, is lost."""
+    code = """
+import os, signal, weakref
+from forcenet_md.server.signals import StopSignal
+class Thing: pass
+stop = StopSignal()
+with stop.installed():
+    thing = Thing()
+    callback = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    print(stop._seen)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_a_signal_at_any_time_from_the_start_leaves_nothing_behind(tmp_path):
     """Before Python has come to our code a signal has its usual meaning; from then on 0."""
     chance = random.Random(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -55,7 +56,10 @@ class StopSignal:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         if self._server is None:
-            raise SystemExit(0)  # still loading: nothing is in flight
+            # Still loading: nothing is in flight. If a callback of the import system is what runs
+            # now, Python drops the exception, and `stops` ends the server; no word of it.
+            sys.unraisablehook = lambda _: None
+            raise SystemExit(0)
         if self._server.signals_waiting() > 1:
             os.kill(os.getpid(), number)
         self._server.stop()
