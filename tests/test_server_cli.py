@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from serving import LJ
+from serving import COMMAND, LJ, ServeProcess
 
 from forcenet_md import __version__
 from forcenet_md.cli.main import main
@@ -120,3 +122,50 @@ def test_an_ase_calculator_takes_no_device_and_no_hash(refused, tmp_path):
     listen = ("--listen", f"unix:{tmp_path}/s")
     assert "cpu alone" in refused("serve", "--model", LJ, "--device", "cuda:0", *listen)
     assert "no file to check" in refused("serve", "--model", LJ, "--sha256", "0" * 64, *listen)
+
+
+@pytest.mark.parametrize(
+    "verb", [("inspect", "alloy"), ("inspect", "alloy", "--json"), ("--help",)]
+)
+def test_a_full_disk_under_the_output_is_one_sentence(verb: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *verb], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "forcenet-md: error: the disk is full: free some space and try again.\n"
+
+
+def test_a_reader_that_leaves_early_is_no_fault() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [*COMMAND, "inspect", "alloy"], stdout=pipe, stderr=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--listen", "unix:/nowhere/s"], "unix:/nowhere/s cannot be listened on (No such file or"),
+        (["--listen", "tcp:no.invalid:1"], "the host of tcp:no.invalid:1 is unknown ("),
+        (["--secret-file", "/nowhere"], "the secret file /nowhere cannot be read (No such file"),
+        (["--log-file", "/nowhere/l"], "the log file /nowhere/l cannot be opened (No such file"),
+    ],
+)
+def test_faults_of_the_system_are_put_in_words(refused, arguments: list[str], sentence: str):
+    said = refused("serve", "--model", LJ, *arguments)
+    assert sentence in said
+    assert "Errno" not in said
+    assert ": give " in said
+
+
+def test_the_line_to_paste_is_quoted_where_it_must_be(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    address = f"unix:{tmp_path}/a b/s"
+    with ServeProcess("--listen", address) as server:
+        assert f'forcenet ext "{address}" elements' in server.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys  # all else is imported where Ctrl-C is already caught
 from typing import TYPE_CHECKING
 
@@ -15,12 +17,28 @@ def main() -> None:
         from forcenet_md.errors import ForceNetError
 
         try:
-            build_app()()
+            try:
+                build_app()()
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()  # here, where a full disk can still be said
         except ForceNetError as error:
-            print(f"forcenet-md: error: {error}", file=sys.stderr)
-            sys.exit(1)
+            _fail(str(error))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EPIPE):
+                raise
+            # What could not be written must not be tried again when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if error.errno == errno.EPIPE:  # the reader has seen enough
+                sys.exit(1)
+            _fail("the disk is full: free some space and try again.")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(sentence: str) -> None:
+    print(f"forcenet-md: error: {sentence}", file=sys.stderr)
+    sys.exit(1)
 
 
 def build_app() -> typer.Typer:

@@ -72,7 +72,9 @@ def default_address() -> UnixAddress:
             folder.mkdir(mode=0o700)
         status = folder.lstat()
     except OSError as error:
-        raise AddressError(f"{folder} cannot be made: {error}; give --listen unix:PATH.") from None
+        raise AddressError(
+            f"{folder} cannot be made ({error.strerror}): give --listen unix:PATH."
+        ) from None
     private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
     if not private or status.st_uid != os.getuid():
         raise AddressError(
@@ -187,14 +189,21 @@ def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple]]:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as error:
-        raise AddressError(f"the host of {address} is unknown: {error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AddressError(
+            f"the host of {address} is unknown ({reason}): give the name or number of this"
+            " machine, or 127.0.0.1."
+        ) from None
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
 def _cannot_bind(address: Address, error: OSError) -> AddressError:
     if error.errno == errno.EADDRINUSE:
         return _already_served(address)
-    return AddressError(f"{address} cannot be listened on: {error.strerror or error}.")
+    return AddressError(
+        f"{address} cannot be listened on ({error.strerror or error}): give another address with"
+        " --listen."
+    )
 
 
 def _already_served(address: Address) -> AddressError:

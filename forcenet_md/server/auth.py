@@ -55,7 +55,10 @@ def load_secret(file: Path | None) -> bytes | None:
         try:
             secret = file.read_bytes().strip()
         except OSError as error:
-            raise AddressError(f"the secret file cannot be read: {error}.") from None
+            raise AddressError(
+                f"the secret file {file} cannot be read ({error.strerror}): give a readable file"
+                " with a long random text."
+            ) from None
         where = f"the secret file {file}"
     elif ENVIRONMENT in os.environ:
         secret = os.environb[ENVIRONMENT.encode()].strip()

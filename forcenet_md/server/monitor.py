@@ -38,7 +38,10 @@ class Lines:
         try:
             return cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644))
         except OSError as error:
-            raise AddressError(f"the log file cannot be opened: {error}.") from None
+            raise AddressError(
+                f"the log file {path} cannot be opened ({error.strerror}): give another one with"
+                " --log-file."
+            ) from None
 
     def write(self, line: str) -> None:
         note = f"({self._lost} lines were lost before this one)\n" if self._lost else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -119,10 +120,16 @@ def ready_lines(
         "ready; in a LAMMPS input, with one element per atom type:",
         "",
         "    fix ext all external pf/callback 1 1",
-        f"    forcenet ext {address} elements {elements}{secret_option}",
+        f"    forcenet ext {_lammps_word(str(address))} elements {elements}{secret_option}",
         "",
     ]
     return lines
+
+
+def _lammps_word(text: str) -> str:
+    """Quoted where LAMMPS would end the word, or take a part of it for something else."""
+    quote = "'" if '"' in text else '"'
+    return f"{quote}{text}{quote}" if re.search(r"[\s\"'$#&]", text) else text
 
 
 def _seen_from_outside(address: Address) -> Address:
