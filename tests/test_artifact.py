@@ -445,3 +445,31 @@ def test_checkpoints_that_cannot_be_imported(checkpoint, tmp_path):
     assert not canary.exists()
     with pytest.raises(ModelFileError, match="does not exist"):
         read_checkpoint(tmp_path / "none.pt")
+
+
+def test_convert_spares_the_checkpoint_and_takes_any_name(checkpoint, tmp_path):
+    from typer.testing import CliRunner
+
+    from forcenet_md.cli.main import build_app
+
+    def convert(*arguments):
+        return CliRunner().invoke(build_app(), ["convert", str(checkpoint), *map(str, arguments)])
+
+    before = checkpoint.read_bytes()
+    done = convert(checkpoint)
+    assert isinstance(done.exception, ModelFileError)
+    assert "is the checkpoint itself" in str(done.exception)
+    assert checkpoint.read_bytes() == before
+    assert "',' is no element" in str(convert(tmp_path / "m.pt", "--elements", ",").exception)
+    assert convert(tmp_path / "my model é.pt").exit_code == 0
+    assert read_card(tmp_path / "my model é.pt").name == "my_model__"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello", pickle.dumps({"a": 1})])
+def test_what_torch_says_of_other_files_is_not_passed_on(content, tmp_path):
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"its code: give the \.pt file that the Open") as e:
+        read_checkpoint(tmp_path / "c.pt")
+    assert len(str(e.value)) < 200 + len(str(tmp_path))
+    with pytest.raises(ModelFileError, match=r"cannot be read \(Is a directory\)"):
+        read_checkpoint(tmp_path)

@@ -6,6 +6,7 @@ A checkpoint is a dictionary with `state_dict` (keys behind zero or more `module
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -182,13 +183,20 @@ def read_checkpoint(path: str | Path) -> ForceNet:
     Raises ModelFileError when the file cannot be read, is no ForceNet, or does not fit.
     """
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelFileError(f"{path} does not exist: give a trainer checkpoint.") from None
-    except Exception as e:
-        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+    except OSError as e:
         raise ModelFileError(
-            f"{path} cannot be read as a trainer checkpoint without running its code: {first}"
+            f"{path} cannot be read ({e.strerror}): give a trainer checkpoint."
+        ) from None
+    except Exception:
+        # torch's own words are many, and advise to run what the file holds.
+        raise ModelFileError(
+            f"{path} cannot be read as a trainer checkpoint without running its code: give the .pt"
+            " file that the Open Catalyst trainer wrote."
         ) from None
     if not isinstance(data, dict) or "state_dict" not in data or "config" not in data:
         raise ModelFileError(

@@ -20,25 +20,31 @@ def convert(
     citation: Annotated[str, typer.Option(help="Citation of the data or weights.")] = "not stated",
 ) -> None:
     """Write a model file that gives the checkpoint's forces. The checkpoint's code is not run."""
+    import re
+
     from ase.data import atomic_numbers
 
     from forcenet_md.artifact.export import export_model
     from forcenet_md.artifact.opencatalyst import read_checkpoint
-    from forcenet_md.errors import UnknownElementError
+    from forcenet_md.errors import ModelFileError, UnknownElementError
     from forcenet_md.models.elements import known_numbers
 
+    if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
+        raise ModelFileError(f"{out} is the checkpoint itself: give another path for the model.")
     model = read_checkpoint(checkpoint)
     numbers = list(known_numbers())
-    if elements:
-        names = [e.strip() for e in elements.replace(",", " ").split()]
+    if elements is not None:
+        names = elements.replace(",", " ").split()
         unknown = [e for e in names if e not in atomic_numbers]
-        if unknown:
-            raise UnknownElementError(f"{', '.join(unknown)} is no element: write symbols like Cu.")
+        if unknown or not names:
+            raise UnknownElementError(
+                f"{', '.join(unknown) or repr(elements)} is no element: write symbols like Cu."
+            )
         numbers = [atomic_numbers[e] for e in names]
     card = export_model(
         model,
         out,
-        name=out.stem,
+        name=re.sub(r"[^A-Za-z0-9._-]", "_", out.stem),
         numbers=numbers,
         augmentation="none",
         training_data={"description": data, "licence": licence, "citation": citation},
