@@ -169,3 +169,27 @@ def test_the_line_to_paste_is_quoted_where_it_must_be(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/a b/s"
     with ServeProcess("--listen", address) as server:
         assert f'forcenet ext "{address}" elements' in server.text
+
+
+@pytest.mark.parametrize("way", ["in a step", "in a callback, which drops exceptions"])
+def test_a_termination_runs_the_clean_up(way: str) -> None:
+    code = f"""
+import os, signal, weakref
+import forcenet_md.cli.main as cli
+def verb():
+    try:
+        if {way == "in a step"}:
+            os.kill(os.getpid(), signal.SIGTERM)
+        class Thing: pass
+        thing = Thing()
+        callback = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del thing
+    finally:
+        print("cleaned", flush=True)
+    print("never", flush=True)
+cli.build_app = lambda: verb
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert done.stdout == ("cleaned\n" if way == "in a step" else "")

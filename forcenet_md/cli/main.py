@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys  # all else is imported where Ctrl-C is already caught
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import typer
 
 
 def main() -> None:
     """Run the command line: a fault the user can mend is one sentence and exit code 1."""
     try:
+        signal.signal(signal.SIGTERM, _terminate)
+
         from forcenet_md.errors import ForceNetError
 
         try:
@@ -34,6 +39,17 @@ def main() -> None:
             _fail("the disk is full: free some space and try again.")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Clean up as Ctrl-C does: no half-written file and no process is left behind."""
+
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is SystemExit:
+            os._exit(128 + number)  # a callback of the import system has dropped it
+
+    sys.unraisablehook = lost
+    sys.exit(128 + number)
 
 
 def _fail(sentence: str) -> None:
