@@ -105,5 +105,5 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=4800, help="training structures")
     parser.add_argument("override", nargs="*", help="key=value for every training")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     main(given.folder, given.frames, given.override)
