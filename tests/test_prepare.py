@@ -277,8 +277,9 @@ def test_structures_and_addresses_no_script_can_hold(tmp_path: Path) -> None:
     for atoms, fault in ((nowhere, "not finite"), (endless, "not finite"), (held, "all of its")):
         with pytest.raises(DataError, match=fault):
             write_lammps_input(tmp_path, atoms, plan, emt)
-    with pytest.raises(DataError, match="without spaces"):
-        write_lammps_input(tmp_path, bulk("Cu"), Plan("a", "ase:emt", "unix:/tmp/a b"), emt)
+    for name in ("a b", 'a"', "$a", "a#", "a&", "é"):
+        with pytest.raises(DataError, match="without spaces"):
+            write_lammps_input(tmp_path, bulk("Cu"), Plan("a", "ase:emt", f"unix:/tmp/{name}"), emt)
     assert not list(tmp_path.iterdir())
 
 

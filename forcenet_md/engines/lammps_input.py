@@ -50,10 +50,10 @@ def write_lammps_input(
     Raises UnknownElementError for an element the model lacks, DataError for a structure that
     LAMMPS cannot hold, an address it cannot read or a file that is there already.
     """
-    if re.search(r"[\s\"'$#&]", plan.address):
+    if not re.fullmatch(r"[!%(-~]+", plan.address):
         raise DataError(
             f"the address {plan.address} has a character that a LAMMPS script cannot carry in a"
-            " variable: listen at a path without spaces, quotes, $, # and &."
+            " variable: listen at a path of letters and digits, without spaces and quotes."
         )
     check_occupancy(atoms)
     elements = sorted(set(atoms.get_chemical_symbols()))
