@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lammps_runs import BIN, run
@@ -122,7 +124,16 @@ def test_a_cache_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("FORCENET_MD_CACHE", str(tmp_path / "file"))
-    with pytest.raises(PluginError, match="cache cannot be written"):
+    with pytest.raises(PluginError, match=r"plugin's cache \S+ cannot be written \("):
+        build(installed_target())
+
+
+def test_a_full_disk_is_told_before_the_compiler_stumbles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCENET_MD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    with pytest.raises(PluginError, match=r"cache is full: free 20 MB, or set FORCENET_MD_CACHE"):
         build(installed_target())
 
 

@@ -16,10 +16,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from forcenet_md.engines.plugin_path import PLUGIN_FILE, Key, installed_key, source_folder
+from forcenet_md.engines.plugin_path import (
+    CACHE_VARIABLE,
+    PLUGIN_FILE,
+    Key,
+    cache_root,
+    installed_key,
+    source_folder,
+)
 from forcenet_md.errors import ForceNetError
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+ROOM = 20_000_000  # bytes that a build needs, several times over
 
 
 class PluginError(ForceNetError):
@@ -88,6 +96,11 @@ def build(target: Target, again: bool = False) -> Path:
     folder = target.plugin.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < ROOM:
+            raise PluginError(
+                f"the disk of the plugin's cache {cache_root()} is full: free"
+                f" {ROOM // 1_000_000} MB, or set {CACHE_VARIABLE} to a folder elsewhere."
+            )
         with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as scratch:
             compile_in(
                 Path(scratch),
@@ -101,7 +114,10 @@ def build(target: Target, again: bool = False) -> Path:
             # Whole or not at all, whoever else builds or loads it at this moment.
             os.replace(Path(scratch) / PLUGIN_FILE, target.plugin)
     except OSError as error:
-        raise PluginError(f"the plugin's cache cannot be written: {error}.") from None
+        raise PluginError(
+            f"the plugin's cache {cache_root()} cannot be written ({error.strerror}): set"
+            f" {CACHE_VARIABLE} to a folder of yours."
+        ) from None
     return target.plugin
 
 
