@@ -40,7 +40,10 @@ def main(model: str, out: Path, seed: int, compositions: int, time_ps: float) ->
                 )
                 path = list(follow(start, calculator, Visit(temperature, time_ps), step))
                 frames += path
-                print(f"{lattice.get_chemical_formula()} at {temperature:g} K: {len(path)} frames", flush=True)
+                print(
+                    f"{lattice.get_chemical_formula()} at {temperature:g} K: {len(path)} frames",
+                    flush=True,
+                )
     if not frames:
         sys.exit(f"{model} has no dynamics, not even 0.2 ps: train it better before relabelling")
     write_frames(out, frames)
