@@ -232,3 +232,10 @@ def test_a_killed_server_that_comes_back(ranks: int, tmp_path: Path) -> None:
         comparison.thermo(crystal(2), "fix 1 all nve\nrun 300")
     assert any("was lost at step" in line for line in said)
     assert any("is back, going on at step" in line for line in said)
+
+
+def test_two_dimensions_have_no_images_along_z(lj: str, tmp_path: Path) -> None:
+    flat = crystal(4).replace("lattice fcc", "dimension 2\nlattice hex")
+    flat = flat.replace("0 4\ncreate_box", "-0.3 0.3\ncreate_box").replace("5.3", "3.8")
+    after = "fix 1 all nve\nfix 2 all enforce2d\nrun 40"
+    Comparison(lj, tmp_path).thermo(flat, after)

@@ -169,6 +169,11 @@ std::string refuse_without(LAMMPS *lmp, bool energy, bool virial)
   return "";
 }
 
+bool repeats(const Domain *domain, int d)
+{
+  return domain->periodicity[d] && !(d == 2 && domain->dimension == 2);
+}
+
 Settings describe(LAMMPS *lmp, Fix *external, const std::vector<std::string> &elements,
                   bool mass_check)
 {
@@ -178,7 +183,7 @@ Settings describe(LAMMPS *lmp, Fix *external, const std::vector<std::string> &el
   settings.elements = elements;
   settings.masses = masses(lmp);
   settings.mass_check = mass_check;
-  for (int d = 0; d < 3; ++d) settings.periodic[d] = lmp->domain->periodicity[d];
+  for (int d = 0; d < 3; ++d) settings.periodic[d] = repeats(lmp->domain, d);
   settings.group = lmp->group->names[external->igroup];
   settings.held = atoms_held(lmp, external);
   settings.atoms = lmp->atom->natoms;

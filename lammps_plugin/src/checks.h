@@ -8,6 +8,7 @@
 #include <vector>
 
 namespace LAMMPS_NS {
+class Domain;
 class Fix;
 class LAMMPS;
 }    // namespace LAMMPS_NS
@@ -21,6 +22,10 @@ LAMMPS_NS::Fix *find_fix(LAMMPS_NS::LAMMPS *lmp, const std::string &id);
 std::string refuse_system(LAMMPS_NS::LAMMPS *lmp);
 std::string refuse_run(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Fix *external);
 std::string refuse_without(LAMMPS_NS::LAMMPS *lmp, bool energy, bool virial);
+
+// Whether atoms see images along this axis. In two dimensions the box counts as periodic in z, but
+// LAMMPS's own potentials see no images there.
+bool repeats(const LAMMPS_NS::Domain *domain, int d);
 
 // What HELLO says of this system.
 Settings describe(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Fix *external,

@@ -217,7 +217,7 @@ StepHead Link::head(bigint step) const
   std::memcpy(head.cell, cell, sizeof(cell));
   std::memcpy(head.origin, domain->boxlo, sizeof(head.origin));
   for (int d = 0; d < 3; ++d)
-    if (domain->periodicity[d]) head.periodic |= 1u << d;
+    if (repeats(domain, d)) head.periodic |= 1u << d;
   return head;
 }
 
