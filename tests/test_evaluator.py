@@ -193,6 +193,15 @@ def test_isolated_and_single_atoms(evaluator):
     )
 
 
+def test_the_bound_on_edges_can_be_set(path):
+    system = System.from_ase(alloy(3))
+    small = ModelEvaluator(path, max_edges=1000)
+    answer = small.evaluate([Request(small.new_session(), system)])[0]
+    assert "at most 1000 are allowed" in str(answer)
+    large = ModelEvaluator(path, max_edges=100_000)
+    assert isinstance(large.evaluate([Request(large.new_session(), system)])[0], Forces)
+
+
 def test_devices_that_are_not_there(path):
     with pytest.raises(ModelFileError, match="is unknown: use cpu"):
         ModelEvaluator(path, device="gpu")

@@ -212,6 +212,23 @@ def test_a_group_feels_the_forces_and_all_atoms_are_sent(
     np.testing.assert_array_equal(pushed, [3, 5, 7])
 
 
+def test_masses_of_atoms_cannot_be_checked_and_this_is_said(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    script = (
+        crystal(2).replace("atom_style atomic", "atom_style sphere").replace("mass *", "# mass *")
+        + "set group all mass 39.948\n"
+        + NO_PAIR
+        + EXTERNAL
+        + forcenet(server)
+        + "fix 1 all nve\nrun 1"
+    )
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.output
+    assert server.hellos[-1]["masses"] == "none"
+    assert done.output.count("masses of their own") == 1
+
+
 def test_masses_that_come_after_the_command_are_sent_with_the_run(
     server: FakeServer, tmp_path: Path
 ) -> None:

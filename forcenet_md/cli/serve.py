@@ -32,6 +32,9 @@ def serve(
         Literal["float32", "float64"], typer.Option(help="Precision of the network.")
     ] = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms of one client.")] = 200_000,
+    max_edges: Annotated[
+        int, typer.Option(min=1, help="Most neighbour pairs of one client.")
+    ] = 50_000_000,
     max_clients: Annotated[int, typer.Option(min=1, help="Most clients at once.")] = 64,
     handshake_timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds a client has to say who it is.")
@@ -80,6 +83,7 @@ def serve(
             secret_file=secret_file,
             sha256=sha256,
             trust=trust,
+            max_edges=max_edges,
             log_file=log_file,
         )
         run(options, stop)

@@ -39,7 +39,7 @@ def check_capacity(placement: Placement, reach: float, max_edges: int) -> None:
         raise TooManyEdgesError(
             f"{len(placement.tight)} atoms have {found} neighbour pairs within {reach:g} Å where at"
             f" most {max_edges} are allowed: atoms lie on top of one another, the cell is far"
-            " smaller than it should be, or the limit on edges must be raised."
+            " smaller than it should be, or it is too large for the limit (--max-edges of serve)."
         )
 
 

@@ -18,29 +18,30 @@ from forcenet_md.errors import (
     UnknownElementError,
 )
 from forcenet_md.graph.edges import Edges
-from forcenet_md.graph.neighbours import NeighbourList
+from forcenet_md.graph.neighbours import MAX_EDGES, NeighbourList
 from forcenet_md.inference.batch import Batch, collate
 from forcenet_md.inference.interface import Capabilities, Request, Timings
 from forcenet_md.system import Forces, System
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Edges that run together; a larger batch is split between structures. The basis of an edge is
-# kept for the step (about 200 bytes in float32), so this bounds the memory of a batch.
+# kept for the step (about 300 bytes in float32), so this bounds the memory of a batch.
 MAX_BATCH_EDGES = 20_000_000
 
 
 class ModelSession:
     """One simulation's neighbour list."""
 
-    def __init__(self, cutoff: float, cap: int | None) -> None:
-        self.neighbours = NeighbourList(cutoff, cap=cap)
+    def __init__(self, cutoff: float, cap: int | None, max_edges: int) -> None:
+        self.neighbours = NeighbourList(cutoff, cap=cap, max_edges=max_edges)
 
 
 class ModelEvaluator:
     """An `Evaluator` (inference/interface.py) for a model file.
 
     path: the m.pt file; device: 'cpu' or 'cuda:I'; threads: of torch on the CPU;
-    dtype: 'float32' or 'float64'; trust, sha256: see `artifact.export.load_model`.
+    dtype: 'float32' or 'float64'; trust, sha256: see `artifact.export.load_model`;
+    max_edges: bound on the neighbour pairs of one structure.
 
     Raises ModelFileError for a file that is not usable or a device that is not there.
     """
@@ -53,10 +54,12 @@ class ModelEvaluator:
         dtype: str = "float32",
         trust: bool = False,
         sha256: str | None = None,
+        max_edges: int | None = None,
     ) -> None:
         # Default threading of torch spins on shared cores and can be 20 times slower.
         torch.set_num_threads(threads)
         self.device = checked_device(device)
+        self.max_edges = max_edges or MAX_EDGES
         self.dtype = DTYPES[dtype]
         self.model, self.card = load_model(
             path, self.device, self.dtype, trust=trust, sha256=sha256
@@ -87,7 +90,7 @@ class ModelEvaluator:
         self._known[sorted(self.card.numbers)] = True
 
     def new_session(self) -> ModelSession:
-        return ModelSession(self.card.cutoff, self.card.neighbour_cap)
+        return ModelSession(self.card.cutoff, self.card.neighbour_cap, self.max_edges)
 
     def warm_up(self) -> None:
         """Run two small systems a few times: TorchScript specialises on its first calls.

@@ -18,6 +18,7 @@ def load_evaluator(
     dtype: str = "float32",
     trust: bool = False,
     sha256: str | None = None,
+    max_edges: int | None = None,
 ) -> Evaluator:
     """The evaluator of a model file, the name of a shipped model, or `ase:NAME[,key=value…]`.
 
@@ -33,7 +34,13 @@ def load_evaluator(
     from forcenet_md.inference.evaluator import ModelEvaluator  # imports torch
 
     return ModelEvaluator(
-        path, device=device, threads=threads, dtype=dtype, trust=trust, sha256=sha256
+        path,
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        trust=trust,
+        sha256=sha256,
+        max_edges=max_edges,
     )
 
 

@@ -45,6 +45,7 @@ class Options:
     secret_file: Path | None
     sha256: str | None
     trust: bool
+    max_edges: int
     log_file: Path | None
 
 
@@ -73,6 +74,7 @@ def run(options: Options, stop: StopSignal) -> None:
             dtype=options.dtype,
             trust=options.trust,
             sha256=options.sha256,
+            max_edges=options.max_edges,
         )
         evaluator.warm_up()
         for listener in listeners:

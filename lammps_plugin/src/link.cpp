@@ -76,6 +76,8 @@ void Link::init()
     warn("the model gives no energy: pe and etotal, and all made of them, lack its part");
   else if (!virial_)
     warn("the model gives no virial: press, and all made of it, lacks its part");
+  if (options_.mass_check && atom->rmass_flag)
+    warn("atoms have masses of their own here, which are not held against the elements");
   called_ = false;
 }
 
