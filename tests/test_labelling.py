@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,18 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from forcenet_md.data.frames import forces_of, read_frames, split_by, with_labels, write_frames
-from forcenet_md.data.teachers import label_frames, open_teacher
+from forcenet_md.data.frames import (
+    check_labels,
+    check_output,
+    check_structure,
+    forces_of,
+    read_frames,
+    split_by,
+    with_labels,
+    write_frames,
+)
+from forcenet_md.data.labelling import label_frames
+from forcenet_md.data.teachers import open_teacher
 from forcenet_md.errors import DataError
 
 MAIN = "from forcenet_md.cli.main import main; main()"
@@ -78,6 +92,152 @@ def test_labelling_says_what_is_wrong(tmp_path: Path) -> None:
         list(label_frames([crystal(0)], bad, ["Cu", "Au"]))
     with pytest.raises(DataError, match="no atom type for Au"):
         list(label_frames([crystal(0)], "zhou2004", ["Cu"]))
+
+
+@pytest.mark.parametrize(
+    ("snippet", "sentence"),
+    [
+        (b"", "defines no pair style"),
+        (b"pair_style none\n", "defines no pair style"),
+        (b"units foo\npair_style zero 3.0\n", "'units foo', which has no eV and Å: use one of"),
+        (b"units\n", "'units ', which has no eV"),
+        (b"\x80\xff\x00", "is no text: give a file with LAMMPS commands"),
+    ],
+)
+def test_snippets_that_are_refused(tmp_path: Path, snippet: bytes, sentence: str) -> None:
+    path = tmp_path / "teacher.in"
+    path.write_bytes(snippet)
+    with (
+        pytest.raises(DataError, match=sentence),
+        open_teacher(path, ["Cu", "Au"]) as teacher,
+    ):
+        teacher.label(crystal(0))
+    with (
+        pytest.raises(DataError, match="'Kupfer' is no element"),
+        open_teacher(__file__, ["Kupfer"]),
+    ):
+        pass
+
+
+def test_a_process_that_crashes_is_said(tmp_path: Path) -> None:
+    snippet = tmp_path / "crash.in"
+    snippet.write_text("pair_style zero 3.0\npair_coeff * *\nquit 1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a process of teacher '.*crash.in' ended while"):
+        list(label_frames([crystal(0)], snippet, ["Cu", "Au"]))
+
+
+def test_structures_that_nothing_can_label_are_refused() -> None:
+    twice, lost, image = crystal(0), crystal(0), crystal(0)
+    twice.positions[7] = twice.positions[3]
+    lost.positions[4, 1] = np.nan
+    image.positions[31] = image.positions[0] + image.cell[2] + [0.0, 0.0, 0.05]
+    for bad, sentence in (
+        (twice, "atoms 4 and 8 lie on one point"),
+        (image, r"atoms 1 and 32 are nearer than 0\.1 Å"),
+        (lost, "the position of atom 5 is not finite"),
+        (Atoms(), "it has no atoms"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            check_structure(bad)
+    check_structure(crystal(0))
+
+
+@pytest.mark.parametrize("teacher", ["emt", "zhou2004"])
+def test_a_frame_that_cannot_be_labelled_is_named(teacher: str) -> None:
+    bad = crystal(0)
+    bad.positions[7] = bad.positions[3]
+    frames = [crystal(1), bad, crystal(2)]
+    with pytest.raises(DataError, match=r"^frame 1 of in\.extxyz: atoms 4 and 8 lie on one point"):
+        list(label_frames(frames, teacher, ["Cu", "Au"], source="in.extxyz"))
+
+
+def test_labels_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(DataError, match="energy is not finite"):
+        check_labels(with_labels(crystal(0), np.inf, np.zeros((32, 3))))
+
+
+def test_frames_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "out.extxyz"
+    write_frames(path, [crystal(0)])
+    before = path.read_bytes()
+    (tmp_path / "out.part.extxyz").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"out\.extxyz cannot be written \(No space left"):
+        write_frames(path, [crystal(1)])
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["out.extxyz"]
+    write_frames(tmp_path / "small.extxyz.gz", [crystal(0)])
+    assert len(read_frames(tmp_path / "small.extxyz.gz")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("x.cif", "garbage\n", "x.cif cannot be read as structures: it is damaged"),
+        ("POSCAR", "a\nb\nc\n", "POSCAR cannot be read as structures: it is damaged"),
+        ("x.nonsense", "asdf\n", "cannot tell the format of .*x.nonsense"),
+    ],
+)
+def test_unreadable_structures(tmp_path: Path, name: str, content: str, sentence: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=sentence):
+        read_frames(tmp_path / name)
+
+
+def label(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, "label", *arguments],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_bad_output_is_said_before_labelling(tmp_path: Path) -> None:
+    given = tmp_path / "in.extxyz"
+    write_frames(given, [crystal(0)])
+    before = given.read_bytes()
+    # a teacher that would be refused, had the labelling begun
+    _, said = label(tmp_path, given.name, "-t", "nonsense", "-o", "in.extxyz").communicate()
+    assert said == (
+        "forcenet-md: error: --out in.extxyz would replace what is read: give another path.\n"
+    )
+    assert given.read_bytes() == before
+    with pytest.raises(DataError, match=r"cannot be written \(File exists\)"):
+        check_output(given / "out.extxyz")
+    with pytest.raises(DataError, match="is no ordinary file"):
+        check_output(tmp_path)
+    check_output(tmp_path / "new" / "folder" / "out.extxyz")
+    assert os.listdir(tmp_path / "new" / "folder") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_and_its_processes(tmp_path: Path, number: int) -> None:
+    """A terminal sends Ctrl-C to every process, `kill` sends its signal to one."""
+    write_frames(tmp_path / "in.extxyz", [crystal(seed) for seed in range(4)])
+    (tmp_path / "endless.in").write_text(
+        "pair_style lj/cut 5.0\npair_coeff * * 0.001 2.0\nfix 1 all nve\nrun 0\n"
+        "shell touch begun\nrun 2000000000\n",
+        encoding="utf-8",
+    )
+    process = label(tmp_path, "in.extxyz", "-t", "endless.in", "-o", "out.extxyz", "--workers", "2")
+    try:
+        for _ in range(600):
+            if (tmp_path / "begun").exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 128 + number
+    assert said == ""
+    assert sorted(os.listdir(tmp_path)) == ["begun", "endless.in", "in.extxyz"]
 
 
 def test_label_command(tmp_path: Path) -> None:

@@ -36,30 +36,34 @@ def label(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Label structures with a teacher (LAMMPS potentials by `run 0`, ASE calculators)."""
+    from contextlib import closing
+
     from rich.console import Console
     from rich.progress import track
 
-    from forcenet_md.data.frames import read_frames, write_frames
-    from forcenet_md.data.teachers import label_frames
+    from forcenet_md.data.frames import check_output, read_frames, write_frames
+    from forcenet_md.data.labelling import label_frames
     from forcenet_md.errors import DataError
 
     frames = read_frames(structures)
+    for given in (structures, Path(teacher)):
+        if out.exists() and given.exists() and out.samefile(given):
+            raise DataError(f"--out {out} would replace what is read: give another path.")
+    check_output(out)
     if elements:
         order = elements.split(",")
     else:
         order = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
     console = Console(stderr=True)
-    labelled = list(
-        track(
-            label_frames(frames, teacher, order, workers),
-            total=len(frames),
-            description="labelling",
-            console=console,
-            disable=not console.is_terminal,
+    with closing(label_frames(frames, teacher, order, workers, structures)) as results:
+        labelled = list(
+            track(
+                results,
+                total=len(frames),
+                description="labelling",
+                console=console,
+                disable=not console.is_terminal,
+            )
         )
-    )
-    try:
-        write_frames(out, labelled)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}).") from None
+    write_frames(out, labelled)
     console.print(f"wrote {len(labelled)} labelled frames to {out}")

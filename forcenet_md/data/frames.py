@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -9,9 +12,16 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.formats import UnknownFileTypeError
 from numpy.typing import NDArray
 
-from forcenet_md.errors import DataError
+from forcenet_md.errors import DataError, StructureError
+from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.system import System
+
+log = logging.getLogger(__name__)
+
+TOO_NEAR = 0.1  # Å: nothing physical is; two entries of a file are one atom
 
 
 def read_frames(path: str | Path, *, labelled: bool = False) -> list[Atoms]:
@@ -23,10 +33,21 @@ def read_frames(path: str | Path, *, labelled: bool = False) -> list[Atoms]:
         frames = ase.io.read(path, index=":")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}: give the path of a structure file.") from None
-    except Exception as error:
+    except UnknownFileTypeError:
         raise DataError(
-            f"{path} cannot be read as structures ({error}): give a file of a format ASE knows."
-        ) from error
+            f"ASE cannot tell the format of {path}: give it the ending of its format, as .extxyz,"
+            " .cif or .vasp."
+        ) from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}): give a structure file."
+            ) from None
+        log.debug("ASE on %s", path, exc_info=True)
+        raise DataError(
+            f"{path} cannot be read as structures: it is damaged or of another format than its"
+            " name says; give a file of a format ASE knows."
+        ) from None
     frames = list(frames) if isinstance(frames, list) else [frames]
     if not frames:
         raise DataError(f"{path} holds no structure: give a file with at least one.")
@@ -40,8 +61,68 @@ def read_frames(path: str | Path, *, labelled: bool = False) -> list[Atoms]:
 
 
 def write_frames(path: str | Path, frames: Iterable[Atoms]) -> None:
-    """Write extended XYZ; energy and forces of a single-point calculator go along."""
-    ase.io.write(path, list(frames), format="extxyz")
+    """Write extended XYZ; energy and forces of a single-point calculator go along.
+
+    Whole or not at all: an older file stays until the new one is complete. Raises DataError.
+    """
+    target = Path(path).resolve()  # a link stays one
+    part = target.with_name(f"{target.stem}.part{target.suffix}")  # ASE compresses by the ending
+    try:
+        ase.io.write(part, list(frames), format="extxyz")
+        part.replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise DataError(
+                f"{path} cannot be written ({error.strerror}): make room or give another path."
+            ) from None
+        raise
+
+
+def check_output(path: Path) -> None:
+    """Make the folder of a file that is to be written later, and see that it can be written to.
+
+    Raises DataError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no ordinary file: give the path of a file to write.")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): give a path in a folder that can be"
+            " written to."
+        ) from None
+
+
+def check_structure(atoms: Atoms) -> None:
+    """Raises DataError when no teacher has a meaningful answer: no atoms, numbers that are not
+    finite, two atoms nearer than TOO_NEAR."""
+    if len(atoms) == 0:
+        raise DataError("it has no atoms; leave it out.")
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(bad):
+        raise DataError(f"the position of atom {bad[0] + 1} is not finite; leave it out.")
+    try:
+        pairs = build_edges(System.from_ase(atoms), TOO_NEAR)
+    except StructureError as error:
+        raise DataError(str(error)) from None
+    if len(pairs.source):
+        a, b = sorted((int(pairs.source[0]) + 1, int(pairs.target[0]) + 1))
+        raise DataError(
+            f"atoms {a} and {b} are nearer than {TOO_NEAR} Å; leave it out or mend the structure."
+        )
+
+
+def check_labels(atoms: Atoms) -> None:
+    """Raises DataError when its energy or a force is not finite."""
+    forces_of(atoms)
+    energy = atoms.calc.results.get("energy")
+    if energy is not None and not np.isfinite(energy):
+        raise DataError("its energy is not finite; leave it out.")
 
 
 def forces_of(atoms: Atoms) -> NDArray[np.float64]:

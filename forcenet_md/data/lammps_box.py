@@ -38,7 +38,8 @@ class LammpsBox:
     def load(self, atoms: Atoms) -> None:
         """Replace what LAMMPS holds by atoms; positions may be unwrapped.
 
-        Raises DataError for an element without a type and for atoms LAMMPS cannot place.
+        Raises DataError for an element without a type, for atoms LAMMPS cannot place and for a
+        snippet without a pair style, with which all forces would be zero.
         """
         cell, origin = _box(atoms)
         self._prism = Prism(cell, pbc=atoms.pbc)
@@ -75,6 +76,11 @@ class LammpsBox:
                 " non-periodic cell; give a cell that holds them."
             )
         self.commands(*self.snippet.splitlines())
+        if self.lmp.extract_global("pair_style") in (None, "none"):
+            raise DataError(
+                "the teacher's snippet defines no pair style, so that every force would be zero:"
+                " add its pair_style and pair_coeff."
+            )
 
     def commands(self, *lines: str) -> None:
         """Run LAMMPS commands; a LAMMPS error becomes a DataError with its sentence."""

@@ -6,10 +6,8 @@ calculators by name. Forces are never gathered during dynamics: `fix langevin` a
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +15,7 @@ from typing import Any, Protocol
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.data import atomic_numbers
 
 from forcenet_md.data.eam import metals, write_setfl
 from forcenet_md.data.frames import with_labels
@@ -26,6 +25,7 @@ from forcenet_md.errors import DataError
 ZHOU = "zhou2004"
 ASE_TEACHERS = ("emt", "lj")
 TEACHERS = (ZHOU, *ASE_TEACHERS)
+UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")
 
 
 class Teacher(Protocol):
@@ -66,12 +66,22 @@ class LammpsTeacher:
     def __init__(self, name: str, snippet: str, elements: Sequence[str]) -> None:
         if not elements:
             raise DataError("a LAMMPS teacher needs the elements of its atom types: --elements.")
+        for element in elements:
+            if element not in atomic_numbers or element == "X":
+                raise DataError(f"'{element}' is no element: give --elements as Ag,Au,Cu.")
         self.name = name
         self.elements = list(elements)
         lines = [line.strip() for line in snippet.splitlines()]
-        units = [line.split()[1] for line in lines if line.startswith("units ")]
-        self.units = units[0] if units else "metal"
-        kept = [line for line in lines if line and not line.startswith(("units ", "#"))]
+        units = [line.split()[1:2] for line in lines if line.split()[:1] == ["units"]]
+        self.units = "".join(units[0]) if units else "metal"
+        if self.units not in UNIT_STYLES:
+            raise DataError(
+                f"the teacher {name} has 'units {self.units}', which has no eV and Å: use one of"
+                f" {', '.join(UNIT_STYLES)}."
+            )
+        kept = [
+            line for line in lines if line.split()[:1] not in ([], ["units"]) and line[0] != "#"
+        ]
         self.snippet = "\n".join(kept).replace("{elements}", " ".join(self.elements))
         self._box: LammpsBox | None = None
 
@@ -108,7 +118,7 @@ def open_teacher(spec: str | Path, elements: Sequence[str] = ()) -> Iterator[Tea
             snippet = f"pair_style eam/alloy\npair_coeff * * {table} {{elements}}"
             yield from _closing(LammpsTeacher(ZHOU, snippet, chosen))
     elif Path(spec).is_file():
-        snippet = Path(spec).read_text(encoding="utf-8")
+        snippet = _text(Path(spec))
         yield from _closing(LammpsTeacher(Path(spec).name, snippet, elements))
     else:
         raise DataError(
@@ -117,38 +127,20 @@ def open_teacher(spec: str | Path, elements: Sequence[str] = ()) -> Iterator[Tea
         )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"the teacher {path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise DataError(
+            f"the teacher {path} is no text: give a file with LAMMPS commands (pair_style,"
+            " pair_coeff), not a table or a model."
+        ) from None
+
+
 def _closing(teacher: LammpsTeacher) -> Iterator[LammpsTeacher]:
     try:
         yield teacher
     finally:
         teacher.close()
-
-
-def label_frames(
-    frames: Sequence[Atoms], spec: str | Path, elements: Sequence[str] = (), workers: int = 1
-) -> Iterator[Atoms]:
-    """Labelled copies in order, computed by separate processes.
-
-    A teacher that crashes takes a worker with it, not the caller. Raises DataError.
-    """
-    context = multiprocessing.get_context("spawn")
-    chunk = max(1, min(50, len(frames) // max(1, workers)))
-    chunks = [frames[k : k + chunk] for k in range(0, len(frames), chunk)]
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [pool.submit(_label_chunk, list(part), str(spec), list(elements)) for part in chunks]
-        for job in jobs:
-            try:
-                yield from job.result()
-            except DataError:
-                for other in jobs:
-                    other.cancel()
-                raise
-            except Exception as error:
-                raise DataError(
-                    f"teacher '{spec}' failed ({error}): try its commands in LAMMPS alone."
-                ) from error
-
-
-def _label_chunk(frames: list[Atoms], spec: str, elements: list[str]) -> list[Atoms]:
-    with open_teacher(spec, elements) as teacher:
-        return [teacher.label(atoms) for atoms in frames]
