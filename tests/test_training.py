@@ -27,7 +27,7 @@ from forcenet_md.training.augment import random_rotation, rotate
 from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
 from forcenet_md.training.config import load_config
 from forcenet_md.training.dataset import Dataset
-from forcenet_md.training.finish import export
+from forcenet_md.training.finish import check_outputs, export
 from forcenet_md.training.fused import can_fuse, fused_forces
 from forcenet_md.training.graphs import EpochOrder, to_graph
 from forcenet_md.training.loop import Trainer
@@ -266,7 +266,9 @@ def test_a_full_disk_is_said_and_leaves_the_older_checkpoint(tmp_path: Path) -> 
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"step": 1})
     (tmp_path / "checkpoint.part").symlink_to("/dev/full")
-    with pytest.raises(DataError, match=r"cannot be written .* free some space"):
+    with pytest.raises(
+        DataError, match=r"cannot be written \(No space left on device\): free some"
+    ):
         save_checkpoint(path, {"step": 2, "weights": torch.zeros(100_000)})
     assert load_checkpoint(path)["step"] == 1
 
@@ -284,6 +286,15 @@ def test_frames_with_huge_forces_are_left_out(labelled: Path, tmp_path: Path) ->
         ("training.bach=2", "training.bach"),
         ("model.widht=3", "'widht' is no setting of the model"),
         ("model.envelope=none", "model"),
+        ("model.cutoff=0", "model: cutoff must be a positive number, not 0"),
+        ("model.cutoff=-1", "model: cutoff must be a positive number"),
+        ("model.cutoff=.nan", "model: cutoff must be a positive number"),
+        ("model.cutoff=six", "model: cutoff must be a positive number, not 'six'"),
+        ("model.mean_neighbours=0", "model: mean_neighbours must be a positive number"),
+        ("model.hidden=0", "model: hidden must be an integer of at least 1, not 0"),
+        ("model.hidden=8.5", "model: hidden must be an integer"),
+        ("model.n_hidden_edge=-1", "model: n_hidden_edge must be an integer of at least 0"),
+        ("training.steps=[", "its value is no YAML"),
         ("training.seconds=5", "either seconds or steps"),
         ("data.train=[]", "data.train"),
         ("nonsense", "write key=value"),
@@ -292,6 +303,58 @@ def test_frames_with_huge_forces_are_left_out(labelled: Path, tmp_path: Path) ->
 def test_a_wrong_key_is_named(labelled: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_config(write_config(tmp_path, labelled), [override])
+
+
+def test_a_configuration_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\x80\xff\x00")
+    with pytest.raises(DataError, match=r"binary\.yaml is no text: give the YAML file"):
+        load_config(tmp_path / "binary.yaml")
+
+
+def test_a_start_that_is_no_checkpoint(labelled: Path, tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, labelled), [f"training.initial={labelled}"])
+    with pytest.raises(DataError) as raised:
+        Trainer(config)
+    assert str(raised.value) == (
+        f"{labelled} is damaged or no checkpoint: give the checkpoint.pt of a run of"
+        " 'forcenet-md train'."
+    )
+
+
+def test_what_cannot_be_written_is_said_before_the_run(labelled: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, labelled)
+    for override, sentence in (
+        (f"folder={labelled}", r"checkpoint\.pt cannot be written \(File exists\)"),
+        (f"output={labelled}/m.pt", r"m\.pt cannot be written \(File exists\)"),
+        (f"output={tmp_path}", "is no ordinary file"),
+        (f"output={labelled}", "would replace what the run reads"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            check_outputs(load_config(path, [override]))
+    check_outputs(load_config(path, [f"output={tmp_path}/new/m.pt"]))
+    assert list((tmp_path / "new").iterdir()) == []
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_frames_without_neighbours_are_said(labelled: Path, tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, labelled), ["model.cutoff=0.5"])
+    with pytest.raises(DataError, match="no two atoms of a training frame are within"):
+        Trainer(config)
+
+
+def test_a_resumed_run_without_budget_says_so(labelled: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, labelled)
+    Trainer(load_config(path, ["training.steps=3"])).run()
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "train", str(path), "training.steps=2", "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = "the budget is already used up (3 of 2 steps): the model is exported as it is"
+    assert said in done.stderr.splitlines()
+    assert "3 steps" in read_card(tmp_path / "m.pt").notes
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(labelled: Path, tmp_path: Path) -> None:

@@ -30,16 +30,19 @@ def train(
 
     from forcenet_md.errors import DataError
     from forcenet_md.training.config import load_config
-    from forcenet_md.training.finish import export
+    from forcenet_md.training.finish import check_outputs, export
     from forcenet_md.training.loop import Trainer
     from forcenet_md.training.stop import on_interrupt
 
     settings = load_config(config, override or [])
+    check_outputs(settings)
     console = Console(stderr=True)
     console.print("reading frames and building graphs")
     trainer = Trainer(settings)
     if resume:
         trainer.resume()
+        if trainer.fraction >= 1.0:
+            console.print(f"{_used(trainer)}: the model is exported as it is", soft_wrap=True)
     elif trainer.checkpoint.is_file():
         raise DataError(
             f"{trainer.checkpoint} is there from an earlier run: go on from it with --resume, or"
@@ -68,6 +71,13 @@ def train(
             f" {100 * errors['relative']:.2f} % of mean |F|"
         )
     console.print(f"wrote {settings.output}")
+
+
+def _used(trainer: Trainer) -> str:
+    budget = trainer.config.training
+    if budget.steps is not None:
+        return f"the budget is already used up ({trainer.step} of {budget.steps} steps)"
+    return f"the budget is already used up ({trainer.seconds:.0f} of {budget.seconds:.0f} seconds)"
 
 
 def _run(trainer: Trainer, console: Console) -> bool:

@@ -17,6 +17,7 @@ Where the paper is silent the reference implementation decides. The defaults of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import torch
@@ -39,6 +40,9 @@ ABLATIONS = (
     "no_self",  # no w (no-m_t)
 )
 ACTIVATIONS = {"swish": nn.SiLU, "relu": nn.ReLU}
+LEAST = {"hidden": 1, "n_layers": 1, "n_frequencies": 1, "n_hidden_edge": 0, "n_hidden_node": 0}
+LEAST |= dict.fromkeys(("n_radial", "decoder_hidden", "neighbour_cap"), 1)
+OPTIONAL = ("n_radial", "decoder_hidden", "neighbour_cap", "mean_neighbours")
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,16 @@ class ForceNetConfig:
         ):
             if value not in allowed:
                 raise ValueError(f"{value!r} is unknown: use one of {', '.join(allowed)}")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole and value >= least) and not (value is None and name in OPTIONAL):
+                raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        for name in ("cutoff", "mean_neighbours"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0.0 < value < inf) and not (value is None and name in OPTIONAL):
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
 
     @classmethod
     def paper(cls, **changes: Any) -> ForceNetConfig:

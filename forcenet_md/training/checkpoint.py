@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,36 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, **state}, part)
-        os.replace(part, path)
-    # torch reports a full disk as a RuntimeError.
-    except (OSError, RuntimeError) as error:
+        data = io.BytesIO()  # written here, where a fault has a name, and not by torch
+        torch.save({"format": FORMAT, **state}, data)
+        part.write_bytes(data.getbuffer())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise DataError(
-            f"the checkpoint {path} cannot be written ({str(error).splitlines()[0]}): free some"
-            " space or give another folder=…; the checkpoint before it is whole."
+            f"the checkpoint {path} cannot be written ({error.strerror}): free some space or give"
+            " another folder=…; the checkpoint before it is whole."
         ) from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Raises DataError when the file is missing, damaged or of another format."""
-    if not path.is_file():
-        raise DataError(f"there is no checkpoint {path}: train first, or mend the path.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(f"{path} is no checkpoint of this package ({error}).") from error
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no checkpoint {path}: train first, or mend the path.") from None
+    except OSError as error:
+        raise DataError(
+            f"the checkpoint {path} cannot be read ({error.strerror}): give another path."
+        ) from None
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:
+        raise DataError(
+            f"{path} is damaged or no checkpoint: give the checkpoint.pt of a run of"
+            " 'forcenet-md train'."
+        ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DataError(f"{path} is a checkpoint of another version: train again.")
     return state

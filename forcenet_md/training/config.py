@@ -101,6 +101,10 @@ class Config(_Section):
     training: TrainingConfig
     card: CardConfig
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
     @field_validator("model")
     @classmethod
     def _known_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +128,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text: give the YAML file of the run.") from None
     except yaml.YAMLError as error:
         raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(tree, dict):
@@ -149,4 +155,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise DataError(f"'{override}': {section} is no section of the configuration.")
-    node[last] = yaml.safe_load(value)
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise DataError(f"'{override}' is no override: its value is no YAML.") from None

@@ -12,6 +12,7 @@ from ase import Atoms
 from torch_geometric.data import Data
 
 from forcenet_md.data.frames import largest_force, read_frames
+from forcenet_md.errors import StructureError
 from forcenet_md.training.graphs import to_graph
 
 
@@ -38,7 +39,13 @@ class Dataset:
         return out
 
     def build_graphs(self, cutoff: float) -> None:
-        self.graphs = [to_graph(atoms, cutoff) for atoms in self.frames]
+        """Raises StructureError, with the frame's name, where it has no graph."""
+        self.graphs = []
+        for atoms, label in zip(self.frames, self.labels, strict=True):
+            try:
+                self.graphs.append(to_graph(atoms, cutoff))
+            except StructureError as error:
+                raise StructureError(f"{label}: {error}") from None
 
     def split(self, fraction: float, column: str) -> tuple[Dataset, Dataset]:
         """(rest, held out): whole groups of frames that share a value of the column.

@@ -8,9 +8,21 @@ import numpy as np
 
 from forcenet_md.artifact.card import Card
 from forcenet_md.artifact.export import export_model
+from forcenet_md.data.frames import check_output
+from forcenet_md.errors import DataError
+from forcenet_md.training.config import Config
 from forcenet_md.training.dataset import Dataset
 from forcenet_md.training.loop import Trainer
 from forcenet_md.training.metrics import errors_by, frame_errors, pool
+
+
+def check_outputs(config: Config) -> None:
+    """See before a run that its checkpoint and its model file can be written. Raises DataError."""
+    read = [*config.data.train, *config.data.test, config.training.initial, config.checkpoint]
+    if config.output.resolve() in [path.resolve() for path in read if path is not None]:
+        raise DataError(f"output={config.output} would replace what the run reads: give another.")
+    check_output(config.checkpoint)
+    check_output(config.output)
 
 
 def held_out_errors(trainer: Trainer) -> dict[str, Any]:
@@ -48,7 +60,7 @@ def export(trainer: Trainer) -> Card:
         f"{card.notes} Trained on {len(trainer.train.frames)} frames, {steps} steps of"
         f" {config.training.batch}."
     ).strip()
-    config.output.parent.mkdir(parents=True, exist_ok=True)
+    check_output(config.output)
     return export_model(
         trainer.average,
         config.output,

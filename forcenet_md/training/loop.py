@@ -57,7 +57,10 @@ class Trainer:
         cutoff = float(settings.get("cutoff", ForceNetConfig.cutoff))
         self.train.build_graphs(cutoff)
         self.validation.build_graphs(cutoff)
-        settings.setdefault("mean_neighbours", round(mean_neighbours(self.train.graphs), 1))
+        neighbours = mean_neighbours(self.train.graphs)
+        if neighbours == 0.0:
+            raise DataError("no two atoms of a training frame are within model.cutoff: raise it.")
+        settings.setdefault("mean_neighbours", max(0.1, round(neighbours, 1)))
         torch.manual_seed(config.seed)
         self.model = ForceNet(ForceNetConfig(**settings))
         self.average = copy.deepcopy(self.model)
@@ -71,7 +74,7 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
-        return self.config.folder / "checkpoint.pt"
+        return self.config.checkpoint
 
     @property
     def fraction(self) -> float:
