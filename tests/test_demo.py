@@ -17,7 +17,14 @@ from serving import COMMAND
 
 from forcenet_md.engines.processes import ProcessError, run_lammps, serving
 from forcenet_md.errors import DataError
-from forcenet_md.simulation.demo import ELEMENTS, SCRIPT, inputs_folder, judge, teacher_script
+from forcenet_md.simulation.demo import (
+    ELEMENTS,
+    SCRIPT,
+    inputs_folder,
+    judge,
+    run_demo,
+    teacher_script,
+)
 
 
 def frames(n: int, kelvin: float = 1000.0, spread: float = 0.15, seed: int = 0) -> list[Atoms]:
@@ -63,6 +70,14 @@ def test_teacher_runs_the_same_script_with_its_potential() -> None:
     ours = {line.split()[0] for line in set(script.splitlines()) - set(changed.splitlines())}
     assert theirs == {"pair_style eam/alloy", "pair_coeff * * table Ag Au Cu Pd Pt"}
     assert ours == {"fix", "forcenet", "comm_modify"}
+
+
+def test_a_full_disk_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / SCRIPT).symlink_to("/dev/full")
+    with pytest.raises(DataError) as raised:
+        run_demo(tmp_path)
+    assert str(raised.value).startswith(f"the folder {tmp_path} cannot be written to (No space ")
 
 
 @pytest.mark.usefixtures("plugin")

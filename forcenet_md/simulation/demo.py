@@ -177,7 +177,11 @@ def _prepare_folders(out: Path) -> tuple[Path, Path]:
         script = teacher_script((inputs / SCRIPT).read_text(encoding="utf-8"), table.name)
         (there / SCRIPT).write_text(script, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be written: {error.strerror}.") from None
+        # not error.filename, which is the source when there is no room for a copy
+        raise DataError(
+            f"the folder {out} cannot be written to ({error.strerror}): make room or give another"
+            " --out."
+        ) from None
     return here, there
 
 
