@@ -51,7 +51,7 @@ class Card(BaseModel):
     energy: bool
     stress: bool
     conservative: bool
-    net_force_removed: bool = True
+    net_force_removed: bool
     staged: bool
     augmentation: Literal["so3", "z", "none"]
     training_data: TrainingData
