@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from lammps_runs import BIN, run
@@ -159,7 +160,7 @@ def test_doctor_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert remedies["cache"] == "set FORCENET_MD_CACHE to a folder that can"
 
 
-OTHERS = {
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "bigbig": ({"bigbig": True}, "built for atom ids of 8 bytes, this LAMMPS has 4"),
     "version": ({"version": 20240829}, "built for LAMMPS 20240829, this LAMMPS is 20250722"),
 }
