@@ -309,7 +309,13 @@ def test_incomplete_or_newer_cards(path, tmp_path):
     with pytest.raises(UnknownElementError, match="Kr"):
         export_model(net, tmp_path / "x.pt", **(good | {"numbers": [36]}))
     members = archive.read(path).members
-    fields = json.loads(read_card(path).model_dump_json()) | {"format_version": 99}
+    fields = json.loads(read_card(path).model_dump_json())
+    without = {name: value for name, value in fields.items() if name != "net_force_removed"}
+    (tmp_path / "without.pt").write_bytes(
+        archive.to_zip(members | {archive.CARD: json.dumps(without).encode()})
+    )
+    refused(tmp_path / "without.pt", "net_force_removed")
+    fields["format_version"] = 99
     newer = members | {archive.CARD: json.dumps(fields).encode()}
     (tmp_path / "new.pt").write_bytes(archive.to_zip(newer))
     refused(tmp_path / "new.pt", "format version 99")
