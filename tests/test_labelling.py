@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
+from forcenet_md.data import labelling
 from forcenet_md.data.frames import (
     check_labels,
     check_output,
@@ -149,6 +152,19 @@ def test_a_frame_that_cannot_be_labelled_is_named(teacher: str) -> None:
     frames = [crystal(1), bad, crystal(2)]
     with pytest.raises(DataError, match=r"^frame 1 of in\.extxyz: atoms 4 and 8 lie on one point"):
         list(label_frames(frames, teacher, ["Cu", "Au"], source="in.extxyz"))
+
+
+def test_a_calculator_that_fails_is_said_with_its_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Atoms) -> Atoms:
+        raise KeyError("missing")
+
+    @contextlib.contextmanager
+    def failing(*_: object) -> Iterator[Any]:
+        yield SimpleNamespace(label=fail)
+
+    monkeypatch.setattr(labelling, "open_teacher", failing)
+    with pytest.raises(DataError, match=r"^frame 7 of x: teacher 'lj' failed on it \(KeyError\)"):
+        labelling.label_chunk([crystal(0)], 7, "x", "lj", [])
 
 
 def test_labels_that_are_not_finite_are_refused() -> None:

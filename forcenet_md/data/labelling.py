@@ -43,8 +43,7 @@ def label_frames(
             for first in range(0, len(frames), size):
                 path = folder / f"{first}.pickle"
                 path.write_bytes(pickle.dumps(list(frames[first : first + size])))
-                names = f"frame {{}} of {source}"
-                job = pool.submit(_label_chunk, path, first, names, str(spec), list(elements))
+                job = pool.submit(_label_file, path, first, str(source), str(spec), list(elements))
                 jobs[path] = job
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -88,14 +87,29 @@ def _use_folder(name: str) -> None:
     tempfile.tempdir = name
 
 
-def _label_chunk(path: Path, first: int, names: str, spec: str, elements: list[str]) -> None:
+def _label_file(path: Path, first: int, source: str, spec: str, elements: list[str]) -> None:
+    """Put labelled frames in the place of the frames in a file."""
+    frames = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps(label_chunk(frames, first, source, spec, elements)))
+
+
+def label_chunk(
+    frames: Sequence[Atoms], first: int, source: str, spec: str, elements: Sequence[str]
+) -> list[Atoms]:
+    """Labelled copies, in this process. first: number of the first frame; source: what they are
+    called in a message. Raises DataError."""
     labelled = []
     with open_teacher(spec, elements) as teacher:
-        for k, atoms in enumerate(pickle.loads(path.read_bytes()), first):
+        for k, atoms in enumerate(frames, first):
             try:
                 check_structure(atoms)
                 labelled.append(teacher.label(atoms))
                 check_labels(labelled[-1])
             except DataError as error:
-                raise DataError(f"{names.format(k)}: {error}") from None
-    path.write_bytes(pickle.dumps(labelled))
+                raise DataError(f"frame {k} of {source}: {error}") from None
+            except (ValueError, ArithmeticError, RuntimeError, LookupError) as error:
+                raise DataError(
+                    f"frame {k} of {source}: teacher '{spec}' failed on it ({type(error).__name__});"
+                    " look at its cell and elements, or leave it out."
+                ) from error
+    return labelled
