@@ -109,7 +109,7 @@ def label_chunk(
                 raise DataError(f"frame {k} of {source}: {error}") from None
             except (ValueError, ArithmeticError, RuntimeError, LookupError) as error:
                 raise DataError(
-                    f"frame {k} of {source}: teacher '{spec}' failed on it ({type(error).__name__});"
-                    " look at its cell and elements, or leave it out."
+                    f"frame {k} of {source}: teacher '{spec}' failed on it"
+                    f" ({type(error).__name__}); look at its cell and elements, or leave it out."
                 ) from error
     return labelled
