@@ -107,6 +107,7 @@ def main() -> None:
         "# The network alone",
         "",
         f"{where}; fcc Cu, 6 Å, float32" + (", one thread." if device.type == "cpu" else "."),
+        "Made by `python benchmarks/network.py --out …`.",
         "",
         "| network | atoms | edges | exported, ms | as written, ms | ratio | fraction of the"
         " matrix-product peak | max ΔF / max F |",

@@ -156,6 +156,8 @@ def main() -> None:
         f"# One LAMMPS step with the model {evaluator.capabilities.name}, ms",
         "",
         f"{hardware()}; float32, one thread, `lmp` on one rank, unix socket, means.",
+        "The step with a model that costs nothing has warm caches, so it is less than the sum of"
+        " transport and codec beside it. Made by `python benchmarks/step.py --out …`.",
         "",
         "| atoms | engine alone | transport | codec | graph | network | whole step | p99"
         " | first step | step with a model that costs nothing | all but engine and network |",

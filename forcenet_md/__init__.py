@@ -1,4 +1,4 @@
-"""Force server for LAMMPS, i-PI and ASE. Units inside: eV, Å, amu, eV/Å³."""
+"""Force server for LAMMPS and ASE. Units inside: eV, Å, amu, eV/Å³."""
 
 from __future__ import annotations
 

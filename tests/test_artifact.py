@@ -370,6 +370,9 @@ def test_convert_gives_the_checkpoints_forces(checkpoint, tmp_path, dtype, key, 
     result = CliRunner().invoke(build_app(), ["convert", str(checkpoint), str(out)])
     assert result.exit_code == 0, result.output
     assert read_card(out).neighbour_cap == 50
+    again = CliRunner().invoke(build_app(), ["convert", str(checkpoint), str(out)])
+    assert again.exit_code == 1
+    assert "exists already" in str(again.exception)
     data = np.load(FOLDER / "sph_swish.npz")
     module, _ = load_model(out, dtype=dtype)
     for name in NAMES:

@@ -81,6 +81,7 @@ def test_a_full_disk_names_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plugin")
+@pytest.mark.slow
 def test_demo_from_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = subprocess.run(

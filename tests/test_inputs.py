@@ -42,6 +42,7 @@ def test_structures_are_what_their_script_writes(folder: Path) -> None:
     assert np.unique(alloy.numbers, return_counts=True)[1].tolist() == [100] * 5
 
 
+@pytest.mark.slow
 def test_melt_and_quench(folder: Path, address: str) -> None:
     variables = {"address": address, "melt_steps": 20, "quench_steps": 30}
     run = run_lammps(folder / "melt-quench.in", 2, variables)

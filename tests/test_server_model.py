@@ -76,8 +76,15 @@ def test_the_net_force_is_kept_where_atoms_are_held(model):
             loop.server.poll(0.0)
             [(_, payload)], _ = messages(sock)
             nets.append(abs(decode_forces(payload).forces.sum(axis=0)).max())
+            sock.close()
+            loop.settle()
     assert nets[0] < 1e-12
     assert nets[1] > 1e-6
+    # [atoms] nets is the largest component of the sum, the log has its length per atom
+    told = [float(line.split("at most ")[1].split()[0]) for line in loop.monitor.lines
+            if "net force" in line]  # fmt: skip
+    assert len(told) == 2
+    assert nets[1] / 4 * 0.9 < told[1] < 2 * nets[1] / 4
 
 
 def test_forces_alone_are_refused_to_who_needs_more(model, tmp_path):

@@ -18,6 +18,7 @@ def convert(
     data: Annotated[str, typer.Option(help="What it was trained on.")] = "not stated",
     licence: Annotated[str, typer.Option(help="Licence of the data or weights.")] = "not stated",
     citation: Annotated[str, typer.Option(help="Citation of the data or weights.")] = "not stated",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Write a model file that gives the checkpoint's forces. The checkpoint's code is not run."""
     import re
@@ -31,6 +32,8 @@ def convert(
 
     if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
         raise ModelFileError(f"{out} is the checkpoint itself: give another path for the model.")
+    if out.exists() and not overwrite:
+        raise ModelFileError(f"{out} exists already: give another path, or --overwrite.")
     model = read_checkpoint(checkpoint)
     numbers = list(known_numbers())
     if elements is not None:

@@ -47,15 +47,15 @@ def demo(
     with bar:
         task = bar.add_task("building the plugin", total=None)
         build(installed_target())
-        outcome = run_demo(
-            out,
-            model,
-            steps,
-            temperature,
-            lambda what, step, total: bar.update(
-                task, description=what, completed=step, total=total or None
-            ),
-        )
+        told: set[str] = set()
+
+        def report(what: str, step: int, total: int) -> None:
+            bar.update(task, description=what, completed=step, total=total or None)
+            if not console.is_terminal and what not in told:  # no bar moves there
+                told.add(what)
+                console.print(f"{what} …")
+
+        outcome = run_demo(out, model, steps, temperature, report)
         bar.remove_task(task)
     _print(console, outcome, model)
     if outcome.verdict.faults:
@@ -87,7 +87,7 @@ def _print(console: Console, outcome: Outcome, model: str) -> None:
         mark(verdict.mean_pair <= TOLERANCE),
     )
     table.add_row(f"  worst pair, {worst}", f"{verdict.pairs[worst]:.1%}", "", "")
-    table.add_row("  the teacher's off its own", f"{verdict.noise:.1%}", "", "")
+    table.add_row("  two parts of the teacher's, off each other", f"{verdict.noise:.1%}", "", "")
     for element, kelvin in verdict.temperatures.items():
         error = verdict.temperature_error(element)
         table.add_row(

@@ -33,14 +33,24 @@ def _print(path: Path, card: dict[str, object]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in card.items():
-        if isinstance(value, dict):
-            shown = "\n".join(f"{k}: {v}" for k, v in value.items()) or "none stated"
-        elif isinstance(value, list):
-            shown = " ".join(str(v) for v in value)
-        elif isinstance(value, bool):
-            shown = "yes" if value else "no"
-        else:
-            shown = "none" if value is None else str(value)
         # Text, not markup: a card is data.
-        table.add_row(key.replace("_", " "), Text(shown))
+        table.add_row(key.replace("_", " "), Text("\n".join(_lines(value)) or "none stated"))
     Console().print(table)
+
+
+def _lines(value: object) -> list[str]:
+    """A card's value in words; a dictionary takes a line for each of its entries."""
+    if isinstance(value, dict):
+        lines: list[str] = []
+        for key, entry in value.items():
+            inner = _lines(entry)
+            if isinstance(entry, dict) and any(isinstance(e, dict) for e in entry.values()):
+                lines += [f"{key}:", *(f"  {line}" for line in inner)]
+            else:
+                lines.append(f"{key}: {', '.join(inner)}")
+        return lines
+    if isinstance(value, list):
+        return [" ".join(str(v) for v in value)]
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    return ["none" if value is None else str(value)]

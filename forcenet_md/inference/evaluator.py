@@ -73,8 +73,8 @@ class ModelEvaluator:
             )
         if not self.card.conservative:
             warnings.append(
-                f"forces of {self.card.name} are not a gradient: use a thermostat with a time"
-                " constant of 0.1 ps or less, not NVE"
+                f"forces of {self.card.name} are not a gradient: in dynamics use a thermostat with"
+                " a time constant of 0.1 ps or less, not NVE"
             )
         self.capabilities = Capabilities(
             name=self.card.name,

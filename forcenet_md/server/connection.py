@@ -6,6 +6,7 @@ message, and keeps no thread. The loop calls it; what it has to evaluate stands 
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import time
@@ -71,6 +72,8 @@ class Connection:
         self._session: Session | None = None  # from HELLO on
         self._step: Step | None = None
         self._steps = 0
+        self._who = ""
+        self._net_force = 0.0  # eV/Å per atom, the largest that the evaluator saw
         self._deadlines: dict[str, float] = {}  # what has gone wrong by then
         self._half_message = f"the rest of a message did not come within {limits.message:g} s."
         self._unread = f"an answer was not read within {limits.write:g} s."
@@ -163,6 +166,9 @@ class Connection:
         self._steps += 1
         if isinstance(result, Forces):
             start = time.perf_counter()
+            if (net := result.extras.get("net_force")) is not None:
+                per_atom = math.sqrt(net @ net) / max(len(result.forces), 1)
+                self._net_force = max(self._net_force, per_atom)
             try:
                 message = write_forces(step.step, step.system, result, settings)
             except ForceNetError as error:
@@ -185,6 +191,10 @@ class Connection:
         if not self.ended:
             self.ended = True
             self.request = None
+            if self._net_force:
+                self._monitor.note(
+                    self.name, f"had a net force of at most {self._net_force:.2g} eV/Å per atom"
+                )
             self._monitor.left(self.name, self._steps, why)
 
     # Reading -----------------------------------------------------------------------------------
@@ -265,7 +275,9 @@ class Connection:
         self._session = self._evaluator.new_session()
         self._state = State.READY
         self._deadlines.clear()
-        self._monitor.note(self.name, f"is {self._settings.describe()}")
+        if (who := self._settings.describe()) != self._who:  # every run says HELLO anew
+            self._who = who
+            self._monitor.note(self.name, f"is {who}")
         self._send(frame(MessageType.WELCOME, welcome(model)), now)
 
     def _take_step(self, payload: memoryview, now: float) -> None:

@@ -56,6 +56,8 @@ def plot_temperatures(
     axes.axvspan(averaged_from, time[-1], color="black", alpha=0.05, lw=0)
     axes.set_xlabel("time (ps); averaged over the shaded part")
     axes.set_ylabel("temperature (K)")
+    # Atoms start on their sites with twice the kinetic energy: not what is to be looked at.
+    axes.set_ylim(0.5 * target, 1.5 * target)
     axes.legend(fontsize=8, frameon=False, ncols=3)
     axes.set_title(title, fontsize=10)
     _save(figure, path)

@@ -142,6 +142,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            reason = "there is no such setting"
         raise DataError(f"{path}: {key}: {reason}.") from None
 
 
