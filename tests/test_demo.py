@@ -110,6 +110,7 @@ def test_demo_of_the_shipped_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plugin")
 def test_terminated_demo_leaves_no_process(tmp_path: Path) -> None:
     process = subprocess.Popen(

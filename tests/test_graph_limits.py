@@ -107,6 +107,7 @@ print("refused")
 """
 
 
+@pytest.mark.slow
 def test_piles_and_tiny_cells_take_no_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LIMITED)],

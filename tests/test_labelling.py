@@ -228,6 +228,7 @@ def test_a_bad_output_is_said_before_labelling(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new" / "folder") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_and_its_processes(tmp_path: Path, number: int) -> None:
     """A terminal sends Ctrl-C to every process, `kill` sends its signal to one."""

@@ -105,6 +105,7 @@ def test_forces_alone_are_refused_to_who_needs_more(model, tmp_path):
         assert server.end() == 0
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_model_loads(model, tmp_path):
     chance = random.Random(1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):

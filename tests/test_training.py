@@ -357,6 +357,7 @@ def test_a_resumed_run_without_budget_says_so(labelled: Path, tmp_path: Path) ->
     assert "3 steps" in read_card(tmp_path / "m.pt").notes
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(labelled: Path, tmp_path: Path) -> None:
     write_config(tmp_path, labelled, steps=100_000, checkpoint_seconds=0.2)
     command = [sys.executable, "-c", MAIN, "train", "config.yaml"]
