@@ -1,7 +1,7 @@
 """One client of the socket: the order of messages of docs/protocol.md as a state machine.
 
 greeting → (auth) → hello → steps. It reads and writes without blocking, never holds more than one
-message, and keeps no thread. The loop calls it; what it has to evaluate stands in `request`.
+message, and keeps no thread. The loop calls it; what it has to evaluate stands in `requests`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 from enum import Enum
 from math import inf
 
@@ -61,7 +62,7 @@ class Connection:
     ) -> None:
         self.sock = sock
         self.name = name
-        self.request: Request | None = None
+        self.requests: Sequence[Request] = ()
         self.ended = False
         self._evaluator = evaluator
         self._limits = limits
@@ -157,12 +158,14 @@ class Connection:
             self._lost(error)
         self._monitor.add("transport", time.perf_counter() - start)
 
-    def answer(self, result: Forces | ForceNetError, now: float) -> None:
-        """Send the answer of `request`, which is then done."""
+    def answer(self, results: Sequence[Forces | ForceNetError], now: float) -> None:
+        """Send the answer of the one request, which is then done."""
+        [result] = results
         step, settings = self._step, self._settings
         assert step is not None
         assert settings is not None
-        self.request = self._step = None
+        self.requests = ()
+        self._step = None
         self._steps += 1
         if isinstance(result, Forces):
             start = time.perf_counter()
@@ -183,14 +186,14 @@ class Connection:
         """The server stops: end now, or after the request of which a part has come."""
         self._finishing = True
         idle = self._type is None and len(self._rest) == HEADER.size
-        if idle and self.request is None and not self._out:
+        if idle and not self.requests and not self._out:
             self.end(STOPPED)
 
     def end(self, why: str) -> None:
         """Nothing more comes of this connection; the loop closes the socket."""
         if not self.ended:
             self.ended = True
-            self.request = None
+            self.requests = ()
             if self._net_force:
                 self._monitor.note(
                     self.name, f"had a net force of at most {self._net_force:.2g} eV/Å per atom"
@@ -295,9 +298,7 @@ class Connection:
         except ForceNetError as error:
             self._error(str(error), now)
             return
-        self.request = Request(
-            self._session, self._step.system, keep_net_force=self._settings.keep_net_force
-        )
+        self.requests = (Request(self._session, self._step.system, self._settings.keep_net_force),)
         self._monitor.add("codec", time.perf_counter() - start)
 
     # Writing -----------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ import selectors
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import Protocol
 
@@ -31,23 +33,24 @@ class Peer(Protocol):
     """Whoever asks for forces over a socket; `Connection` speaks docs/protocol.md.
 
     sock: not blocking; the loop closes it when `ended`
-    request: complete and not yet answered, or None
+    requests: complete and not yet answered; they are evaluated and answered together
     interest: selectors.EVENT_READ or EVENT_WRITE
     deadline: seconds of the loop's clock at which `expire` is called, or infinity
     finish: the server stops; be `ended` as soon as nothing is half done
     """
 
     sock: socket.socket
-    request: Request | None
     ended: bool
 
+    @property
+    def requests(self) -> Sequence[Request]: ...
     @property
     def interest(self) -> int: ...
     @property
     def deadline(self) -> float: ...
     def receive(self, now: float) -> None: ...
     def write(self, now: float) -> None: ...
-    def answer(self, result: Forces | ForceNetError, now: float) -> None: ...
+    def answer(self, results: Sequence[Forces | ForceNetError], now: float) -> None: ...
     def expire(self, now: float) -> None: ...
     def finish(self) -> None: ...
     def end(self, why: str) -> None: ...
@@ -78,6 +81,8 @@ class Server:
         self._stopping = False
         self._evaluating = 0.0  # s in all: time that no client is blamed for
         self._accept_again = inf
+        self._later: list[tuple[float, int, Callable[[], None]]] = []  # a heap
+        self._order = count()
         self._selector = selectors.DefaultSelector()
         self._woken, self.wakeup = socket.socketpair()
         self._woken.setblocking(False)
@@ -123,6 +128,10 @@ class Server:
         self._selector.register(peer.sock, peer.interest, peer)
         self._update(peer)
 
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function from the loop, once, that many seconds from now."""
+        heappush(self._later, (time.monotonic() + seconds, next(self._order), function))
+
     def clock(self) -> float:
         """Seconds, not counting those in which the evaluator kept the loop from listening."""
         return time.monotonic() - self._evaluating
@@ -143,6 +152,8 @@ class Server:
                 peer.expire(now)
         if now >= self._accept_again:
             self._accept_from_now()
+        while self._later and self._later[0][0] <= time.monotonic():
+            heappop(self._later)[2]()
         self.monitor.tick()
 
     def close(self) -> None:
@@ -161,7 +172,8 @@ class Server:
     def _wait(self) -> float | None:
         soonest = min((p.deadline for p in self._peers), default=inf)
         soonest = min(soonest, self._accept_again) - self.clock()
-        soonest = min(soonest, self.monitor.due - time.monotonic())
+        due = min(self.monitor.due, self._later[0][0] if self._later else inf)
+        soonest = min(soonest, due - time.monotonic())
         return None if soonest == inf else max(soonest, 0.0)
 
     def _serve_peer(self, peer: Peer) -> None:
@@ -195,11 +207,11 @@ class Server:
             self._selector.modify(peer.sock, peer.interest, peer)
 
     def _evaluate(self) -> None:
-        waiting = [(p, p.request) for p in self._peers if p.request is not None]
+        waiting = [(p, asked) for p in self._peers if (asked := p.requests)]
         if not waiting:
             return
         start = time.monotonic()
-        requests = [request for _, request in waiting]
+        requests = [request for _, asked in waiting for request in asked]
         answers: Sequence[Forces | ForceNetError]
         try:
             answers = self.evaluator.evaluate(requests)
@@ -207,15 +219,17 @@ class Server:
                 raise RuntimeError(f"{len(answers)} answers to {len(requests)} requests")
         except Exception as error:  # a fault of the evaluator itself
             self._report(error)
-            answers = [EvaluationError(f"the evaluator failed: {error!r}.")] * len(waiting)
+            answers = [EvaluationError(f"the evaluator failed: {error!r}.")] * len(requests)
         timings = self.evaluator.timings
         atoms = sum(request.system.n_atoms for request in requests)
-        self.monitor.batch(len(waiting), atoms, timings.graph, timings.network)
+        self.monitor.batch(len(requests), atoms, timings.graph, timings.network)
         self._evaluating += time.monotonic() - start
         now = self.clock()
-        for (peer, _), answer in zip(waiting, answers, strict=True):
+        first = 0
+        for peer, asked in waiting:
             with self._only(peer):
-                peer.answer(answer, now)
+                peer.answer(answers[first : first + len(asked)], now)
+            first += len(asked)
 
     def _finish(self) -> None:
         """Answer what has been asked, and no more; wait a moment for what is half sent."""
