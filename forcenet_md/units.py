@@ -79,3 +79,20 @@ def unit_style(name: str) -> UnitStyle:
     if name not in STYLES:
         raise UnitsError(f"unknown unit style {name!r}: use one of {', '.join(sorted(STYLES))}.")
     return STYLES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class IpiUnits:
+    """i-PI's atomic units: what one Å, eV and eV/Å are in them.
+
+    The numbers are those of `ipi/utils/units.py`, which differ from CODATA by up to 1e-7: with
+    them a structure in Å reaches the model with the digits the user wrote, and answers equal
+    those of i-PI's own drivers. Its eV/Å is rounded by itself, not the quotient of the other two.
+    """
+
+    angstrom: float = 1.8897261
+    electronvolt: float = 0.036749326
+    force: float = 0.019446904
+
+
+IPI = IpiUnits()

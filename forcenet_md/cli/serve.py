@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from forcenet_md.server.run import IpiOptions
 
 
 def serve(
@@ -26,6 +29,26 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    ipi: Annotated[
+        str | None,
+        typer.Option(
+            help="Be the driver of the i-PI at unix:NAME (its /tmp/ipi_NAME), unix:/PATH or"
+            " tcp:HOST:PORT.",
+            show_default=False,
+        ),
+    ] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --ipi: a structure with the elements of i-PI's atoms.", show_default=False
+        ),
+    ] = None,
+    sockets: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1024, help="With --ipi: beads that i-PI sends at once, as one batch."
+        ),
+    ] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
     dtype: Annotated[
@@ -60,14 +83,16 @@ def serve(
         Path | None, typer.Option(help="Append the log to this file too.", show_default=False)
     ] = None,
 ) -> None:
-    """Serve the forces of a model to LAMMPS (fix external) and other engines."""
+    """Serve the forces of a model to LAMMPS (fix external), i-PI and other engines."""
     from forcenet_md.server.signals import StopSignal
 
     stop = StopSignal()
     with stop.installed():
+        from forcenet_md.server.ipi import IpiError
         from forcenet_md.server.limits import Limits
         from forcenet_md.server.run import Options, run
 
+        driven = ipi_options(ipi, template, sockets)
         options = Options(
             model=model,
             listen=tuple(listen or ()),
@@ -85,5 +110,30 @@ def serve(
             trust=trust,
             max_edges=max_edges,
             log_file=log_file,
+            ipi=driven,
         )
-        run(options, stop)
+        try:
+            run(options, stop)
+        except IpiError as fault:
+            raise IpiError(
+                f"{fault} i-PI cannot be told and keeps waiting: end it with"
+                " `touch EXIT` in its folder, which leaves a RESTART."
+            ) from None
+
+
+def ipi_options(ipi: str | None, template: Path | None, sockets: int) -> IpiOptions | None:
+    """Raises RequestError for options that lack one another, DataError for the template."""
+    from forcenet_md.errors import RequestError
+    from forcenet_md.server.run import IpiOptions
+    from forcenet_md.server.template import read_template
+
+    if ipi is None:
+        if template is not None or sockets != 1:
+            raise RequestError("--template and --sockets are for i-PI: give its address as --ipi.")
+        return None
+    if template is None:
+        raise RequestError(
+            "i-PI does not say which elements its atoms are: give the structure it starts from as"
+            " --template FILE."
+        )
+    return IpiOptions(ipi, read_template(template), sockets)

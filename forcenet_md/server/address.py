@@ -90,7 +90,7 @@ def is_loopback(address: Address) -> bool:
         return True
     return all(
         ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback
-        for _, sockaddr in _resolve(address)
+        for _, sockaddr in resolve(address)
     )
 
 
@@ -150,7 +150,7 @@ class Listener:
 
     @staticmethod
     def _bind_tcp(address: TcpAddress) -> socket.socket:
-        family, sockaddr = _resolve(address)[0]
+        family, sockaddr = resolve(address)[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -183,7 +183,8 @@ def connect(address: Address, timeout: float | None) -> socket.socket:
     return sock
 
 
-def _resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple]]:
+def resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple]]:
+    """What a host's name and port mean. Raises AddressError."""
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

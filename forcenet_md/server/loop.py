@@ -147,9 +147,10 @@ class Server:
                 self._serve_peer(key.data)
         self._evaluate()
         now = self.clock()
-        for peer in [p for p in self._peers if p.deadline <= now]:
+        for peer in [p for p in self._peers if p.ended or p.deadline <= now]:
             with self._only(peer):
-                peer.expire(now)
+                if not peer.ended:
+                    peer.expire(now)
         if now >= self._accept_again:
             self._accept_from_now()
         while self._later and self._later[0][0] <= time.monotonic():

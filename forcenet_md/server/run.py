@@ -6,7 +6,7 @@ import contextlib
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,24 @@ from forcenet_md.server.address import (
     parse_address,
 )
 from forcenet_md.server.auth import ENVIRONMENT, load_secret
+from forcenet_md.server.ipi import IpiDriver, parse_ipi_address
 from forcenet_md.server.lammps import symbols
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.loop import Server
 from forcenet_md.server.monitor import Lines, Monitor, TerminalMonitor
 from forcenet_md.server.signals import StopSignal
+from forcenet_md.server.template import Template
+
+FEW = 12  # elements that are named one by one
+
+
+@dataclass(frozen=True, slots=True)
+class IpiOptions:
+    """The i-PI that is served: unix:NAME, unix:/PATH or tcp:HOST:PORT, over so many sockets."""
+
+    address: str
+    template: Template
+    sockets: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +60,23 @@ class Options:
     trust: bool
     max_edges: int
     log_file: Path | None
+    ipi: IpiOptions | None = None  # with it nothing is listened on unless `listen` says so
 
 
-def run(options: Options, stop: StopSignal) -> None:
-    """Claim the addresses, load and warm up the model, say so, serve until a signal.
+def run(
+    options: Options, stop: StopSignal, started: Callable[[Server], None] = lambda server: None
+) -> None:
+    """Claim the addresses, load and warm up the model, say so, serve until a signal or the end
+    of i-PI.
 
-    Raises a ForceNetError where an address, the secret or the model is at fault.
+    started: called when the model is ready, before i-PI is connected to. Raises a ForceNetError
+    where an address, the secret, the model or the template is at fault, and IpiError for a fault
+    that i-PI cannot be told of.
     """
     secret = load_secret(options.secret_file)
-    addresses = [parse_address(text) for text in options.listen] or [default_address()]
+    addresses = [parse_address(text) for text in options.listen]
+    if not addresses and options.ipi is None:
+        addresses = [default_address()]
     check_reach(addresses, secret)
     with contextlib.ExitStack() as stack:
         terminal = sys.stdout.isatty()
@@ -80,13 +101,29 @@ def run(options: Options, stop: StopSignal) -> None:
         for listener in listeners:
             listener.listen()
         server = Server(evaluator, listeners, options.limits, secret, monitor)
+        stack.callback(server.close)
+        driver = make_driver(options.ipi, server, alone=not listeners) if options.ipi else None
         stack.enter_context(stop.stops(server))
-        for line in ready_lines(evaluator.capabilities, listeners, secret):
+        for line in model_lines(evaluator.capabilities):
+            say.write(line)
+        for line in listening_lines(evaluator.capabilities, listeners, secret):
             say.write(line)
         if isinstance(monitor, TerminalMonitor):
             stack.enter_context(monitor.shown())
+        started(server)
+        if driver is not None:
+            driver.connect()
         server.serve()
         monitor.log("stopped")
+        if driver is not None and driver.failure is not None:
+            raise driver.failure
+
+
+def make_driver(options: IpiOptions, server: Server, alone: bool) -> IpiDriver:
+    """i-PI's driver; if it is all that is served the server stops with it."""
+    ended = server.stop if alone else lambda: None
+    address = parse_ipi_address(options.address)
+    return IpiDriver(server, address, options.template, options.sockets, ended)
 
 
 def check_reach(addresses: Sequence[Address], secret: bytes | None) -> None:
@@ -99,33 +136,44 @@ def check_reach(addresses: Sequence[Address], secret: bytes | None) -> None:
             )
 
 
-def ready_lines(
-    model: Capabilities, listeners: Sequence[Listener], secret: bytes | None
-) -> list[str]:
-    """What a user reads when the server is ready, with the lines to paste into LAMMPS."""
+def model_lines(model: Capabilities) -> list[str]:
+    """What is served."""
     gives = ["forces", *(["energy"] if model.energy else []), *(["virial"] if model.stress else [])]
-    few = len(model.numbers) <= 12
-    known = symbols(model.numbers) if few else f"{len(model.numbers)} elements"
-    lines = [
-        f"forcenet-md {__version__} serves {model.name}: {', '.join(gives)}; {known}"
+    return [
+        f"forcenet-md {__version__} serves {model.name}: {', '.join(gives)}; {_known(model)}"
         + (f"; cutoff {model.cutoff:g} Å" if model.cutoff else ""),
         *(f"warning: {warning}" for warning in model.warnings),
     ]
+
+
+def listening_lines(
+    model: Capabilities, listeners: Sequence[Listener], secret: bytes | None
+) -> list[str]:
+    """Where it is served, with the lines to paste into LAMMPS."""
+    if not listeners:
+        return []
+    lines = []
     for listener in listeners:
         beyond = not is_loopback(listener.address)
         note = " (authenticated by the secret, but not encrypted)" if beyond else ""
         lines.append(f"listening on {listener.address}{note}")
     address = _seen_from_outside(listeners[0].address)
     secret_option = " secret SECRET_FILE" if secret is not None else ""
-    elements = symbols(model.numbers) if few else "ELEMENT_OF_TYPE_1 ELEMENT_OF_TYPE_2 …"
-    lines += [
+    few = len(model.numbers) <= FEW
+    elements = _known(model) if few else "ELEMENT_OF_TYPE_1 ELEMENT_OF_TYPE_2 …"
+    return [
+        *lines,
         "ready; in a LAMMPS input, with one element per atom type:",
         "",
         "    fix ext all external pf/callback 1 1",
         f"    forcenet ext {_lammps_word(str(address))} elements {elements}{secret_option}",
         "",
     ]
-    return lines
+
+
+def _known(model: Capabilities) -> str:
+    few = len(model.numbers) <= FEW
+    return symbols(model.numbers) if few else f"{len(model.numbers)} elements"
 
 
 def _lammps_word(text: str) -> str:

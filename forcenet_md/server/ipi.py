@@ -1,0 +1,173 @@
+"""i-PI's driver: the server as a client of i-PI, which asks for forces over sockets it listens on.
+
+i-PI cannot be told of a fault: it waits for ever, or goes on with whatever it got. So nothing but
+finite forces of the right shape is sent; at a fault every connection is closed and not made again,
+and `IpiDriver.failure` says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from forcenet_md.errors import ForceNetError, RequestError
+from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve
+from forcenet_md.server.gather import Gather
+from forcenet_md.server.ipi_connection import IpiConnection
+from forcenet_md.server.loop import Server
+from forcenet_md.server.template import Template, check_template
+from forcenet_md.system import System
+
+PREFIX = "/tmp/ipi_"  # of i-PI's unix sockets
+SOON, LATE = 0.02, 2.0  # s between two attempts to connect: doubled from one to the other
+FAREWELL = 3.0  # s in which an i-PI that dropped us would answer again
+MAX_CELLS = 64  # different ones without a virial: more than any set of systems of one run
+
+
+class IpiError(ForceNetError):
+    """A fault that i-PI cannot be told of: it is left waiting."""
+
+
+def parse_ipi_address(text: str) -> Address:
+    """unix:NAME (i-PI's /tmp/ipi_NAME), unix:/PATH or tcp:HOST:PORT. Raises AddressError."""
+    scheme, _, name = text.partition(":")
+    if scheme == "unix" and name and "/" not in name:
+        return parse_address(f"unix:{PREFIX}{name}")
+    return parse_address(text)
+
+
+class IpiDriver:
+    """Keeps a number of connections to one i-PI until it says EXIT or a request fails.
+
+    ended: called then; failure: why, if it was a fault.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        address: Address,
+        template: Template,
+        sockets: int = 1,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Raises UnknownElementError and RequestError for a template that cannot be served."""
+        check_template(template, server.evaluator.capabilities, server.limits.max_atoms)
+        self.server = server
+        self.address = address
+        self.template = template
+        self.gather = Gather(sockets)
+        self.failure: IpiError | None = None
+        self._ended = ended
+        self._target = _resolved(address)
+        self._open: dict[int, IpiConnection] = {}
+        self._sockets = sockets
+        self._done = False
+        self._wait = SOON
+        self._scheduled = False
+        self._told_waiting = False
+        self._farewell = inf  # time.monotonic() until which a dropped connection may come back
+        self._cells: set[bytes] = set()
+
+    def connect(self) -> None:
+        """Make the connections that are missing; try again later for those that fail."""
+        self._scheduled = False
+        if self._done:
+            return
+        if time.monotonic() > self._farewell:
+            self.finish("i-PI ended")
+            return
+        for number in range(self._sockets):
+            if number not in self._open:
+                sock = _begin_to_connect(*self._target)
+                if sock is None:
+                    self.absent()
+                    return
+                self._open[number] = IpiConnection(self, sock, number)
+                self.server.add(self._open[number])
+
+    def connected(self) -> None:
+        """i-PI has asked a first question: it is there."""
+        self._wait = SOON
+        self._farewell = inf
+        self._told_waiting = False
+
+    def absent(self) -> None:
+        """Nobody listens there, or not yet."""
+        if not self._told_waiting:
+            self.server.monitor.log(f"waiting for i-PI at {self.address}")
+            self._told_waiting = True
+        self._retry_later()
+
+    def dropped(self, seconds: float) -> None:
+        """i-PI said EXIT while it waited for an answer: it ends, or its patience did."""
+        self.server.monitor.log(
+            f"i-PI let go of a request after {seconds:.3g} s: if it goes on, raise its <timeout>"
+        )
+        if self._farewell == inf:
+            self._farewell = time.monotonic() + FAREWELL
+
+    def left(self, number: int) -> None:
+        """A connection has ended; another one is made unless all is over."""
+        self._open.pop(number, None)
+        self.gather.leave(number)
+        self._retry_later()
+
+    def fail(self, fault: ForceNetError) -> None:
+        """No forces for i-PI: leave it, and say why."""
+        if self.failure is None and not self._done:
+            self.failure = IpiError(str(fault))
+            self.finish(str(fault))
+
+    def finish(self, why: str) -> None:
+        """End every connection and make none again."""
+        if not self._done:
+            self._done = True
+            for connection in list(self._open.values()):
+                connection.leave(why)
+            self._ended()
+
+    def stop(self) -> None:
+        """Make no connection again; those that are open end by themselves."""
+        self._done = True
+
+    def check_cell(self, system: System) -> None:
+        """Raises RequestError when i-PI moves the cell of a model without a virial."""
+        model = self.server.evaluator.capabilities
+        if model.stress or len(self._cells) > MAX_CELLS:
+            return
+        self._cells.add(system.cell.tobytes())
+        if len(self._cells) > MAX_CELLS:
+            raise RequestError(
+                f"i-PI changes the cell, but the model {model.name} gives no virial, so its"
+                " pressure would be wrong: run at constant volume."
+            )
+
+    def _retry_later(self) -> None:
+        if not (self._scheduled or self._done):
+            self._scheduled = True
+            self.server.call_later(self._wait, self.connect)
+            self._wait = min(2 * self._wait, LATE)
+
+
+def _resolved(address: Address) -> tuple[socket.AddressFamily, Any]:
+    if isinstance(address, TcpAddress):
+        return resolve(address)[0]
+    return socket.AF_UNIX, str(address.path)
+
+
+def _begin_to_connect(family: socket.AddressFamily, target: Any) -> socket.socket | None:
+    """A socket that is connected or about to be; None if nobody listens."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    if family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # EAGAIN of a unix socket: its queue is full; it is tried again.
+    if sock.connect_ex(target) in (0, errno.EINPROGRESS):
+        return sock
+    sock.close()
+    return None

@@ -1,0 +1,255 @@
+"""One socket of i-PI: its side of the driver protocol as a `Peer` of the server's loop."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Generator, Sequence
+from math import inf
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forcenet_md.errors import EvaluationError, ForceNetError, ProtocolError
+from forcenet_md.inference.interface import Request, Session
+from forcenet_md.server import ipi_codec as codec
+from forcenet_md.server.connection import STOPPED
+from forcenet_md.system import Forces, System
+
+if TYPE_CHECKING:
+    from forcenet_md.server.ipi import IpiDriver
+
+LONGEST_INIT = 1 << 20  # bytes
+
+
+class IpiConnection:
+    """One socket of i-PI, as a `Peer` of the loop. Times are seconds of the loop's clock."""
+
+    def __init__(self, driver: IpiDriver, sock: socket.socket, number: int) -> None:
+        self.sock = sock
+        self.ended = False
+        self._driver = driver
+        self._number = number
+        self._monitor = driver.server.monitor
+        self._name = f"i-PI socket {number + 1}"
+        self._connecting = True
+        self._known = False  # i-PI has answered
+        self._finishing = False
+        self._steps = 0
+        self._sessions: list[Session] = []
+        self._batch = 1  # structures of one POSDATA
+        self._initialised = False
+        self._systems: list[System] = []  # being evaluated
+        self._asked: list[Request] = []
+        self._since = 0.0  # time.monotonic() of the request
+        self._buffer = self._rest = memoryview(b"")
+        self._answer = b""  # evaluated, not yet sent
+        self._questions: list[bytes] = []  # STATUS or GETFORCE that came during the evaluation
+        self._out = memoryview(b"")
+        self._talk = self._conversation()
+        self._await(next(self._talk))
+
+    # Called by the loop ------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        return self._asked if self._driver.gather.released else ()
+
+    @property
+    def interest(self) -> int:
+        return selectors.EVENT_WRITE if self._connecting or self._out else selectors.EVENT_READ
+
+    @property
+    def deadline(self) -> float:
+        gather = self._driver.gather
+        return gather.stale_at if self._asked and not gather.released else inf
+
+    def expire(self, now: float) -> None:
+        self._driver.gather.expire(now)
+
+    def receive(self, now: float) -> None:
+        """Take what has arrived, as far as the conversation goes."""
+        start = time.perf_counter()
+        try:
+            while not self._out and not self.ended:
+                n = self.sock.recv_into(self._rest)
+                if n == 0:
+                    self.leave("i-PI closed the connection")
+                    break
+                self._rest = self._rest[n:]
+                if not self._rest:
+                    self._await(self._talk.send(self._buffer))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.leave(f"the connection to i-PI was lost: {error.strerror or error}")
+        except ForceNetError as fault:
+            self._driver.fail(fault)
+        self._monitor.add("transport", time.perf_counter() - start)
+
+    def write(self, now: float) -> None:
+        """Finish connecting, or send what the socket takes."""
+        if self._connecting:
+            self._finish_connecting()
+            return
+        start = time.perf_counter()
+        try:
+            while self._out:
+                self._out = self._out[self.sock.send(self._out) :]
+            if self._finishing and not self._asked and not self._answer:
+                self.leave(STOPPED)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.leave(f"the connection to i-PI was lost: {error.strerror or error}")
+        self._monitor.add("transport", time.perf_counter() - start)
+
+    def answer(self, results: Sequence[Forces | ForceNetError], now: float) -> None:
+        """The answers to `requests`; one fault is the end."""
+        self._driver.gather.answered(self._number, time.monotonic() - self._since)
+        systems, self._systems, self._asked = self._systems, [], []
+        start = time.perf_counter()
+        good = [result for result in results if isinstance(result, Forces)]
+        try:
+            for result in results:
+                if isinstance(result, ForceNetError):
+                    raise result
+            self._answer = codec.write_forces(systems, good, self._batch)
+        except ForceNetError as fault:
+            self._driver.fail(fault)
+            return
+        self._monitor.add("codec", time.perf_counter() - start)
+        self._steps += 1
+        questions, self._questions = self._questions, []
+        for question in questions:
+            self._reply(question)
+
+    def finish(self) -> None:
+        """The server stops: end now, or after the answer that i-PI waits for."""
+        self._driver.stop()
+        self._finishing = True
+        if not (self._asked or self._answer or self._out):
+            self.leave(STOPPED)
+
+    def end(self, why: str) -> None:
+        """The loop's word: the server was closed, or has a fault of its own."""
+        if not self.ended:
+            self._driver.fail(EvaluationError(why))
+            self.leave(why)
+
+    def leave(self, why: str) -> None:
+        """Nothing more comes of this connection; the loop closes the socket."""
+        if not self.ended:
+            self.ended = True
+            self._asked = []
+            if not self._connecting:
+                self._monitor.left(self._name, self._steps, why)
+            self._driver.left(self._number)
+
+    # The conversation --------------------------------------------------------------------------
+
+    def _conversation(self) -> Generator[int, memoryview, None]:
+        """What i-PI says, message by message: yields how many bytes come next, gets them.
+
+        Both flows: STATUS between POSDATA and GETFORCE, or both of these at once.
+        Raises ProtocolError and what refuses a request.
+        """
+        while True:
+            header = bytes((yield codec.HEADER))
+            if header == codec.STATUS:
+                self._ask(header)
+            elif header == codec.INIT:
+                yield from self._initialise()
+            elif header == codec.POSDATA and self._initialised and not self._systems:
+                yield from self._take_positions()
+            elif header == codec.GETFORCE and (self._systems or self._answer):
+                self._ask(header)
+            elif header == codec.EXIT:
+                self._take_exit()
+                yield 0
+            else:
+                raise ProtocolError(
+                    f"{self._driver.address} sent {header!r}, which i-PI would not say now: give"
+                    " the address of i-PI."
+                )
+
+    def _initialise(self) -> Generator[int, memoryview, None]:
+        yield codec.INT  # the replica, which says nothing here
+        length = codec.read_int((yield codec.INT))
+        if not 0 <= length <= LONGEST_INIT:
+            raise ProtocolError(f"i-PI's INIT has a text of {length} bytes.")
+        parameters = bytes((yield length)) if length else b""
+        self._batch = codec.read_batch_size(parameters)
+        self._sessions = [self._driver.server.evaluator.new_session() for _ in range(self._batch)]
+        self._initialised = True
+
+    def _take_positions(self) -> Generator[int, memoryview, None]:
+        template, batch = self._driver.template, self._batch
+        if batch > 1:
+            prefix = yield codec.INT
+            codec.check_count(codec.read_int(prefix), template, prefix)
+            cells = yield batch * codec.CELL
+        else:
+            prefix = yield codec.CELL + codec.INT
+            cells, count = prefix[: codec.CELL], prefix[codec.CELL :]
+            codec.check_count(codec.read_int(count), template, prefix)
+        positions = yield batch * 24 * len(template.numbers)
+        start = time.perf_counter()
+        self._systems = codec.distinct(codec.read_systems(cells, positions, template))
+        for system in self._systems:
+            self._driver.check_cell(system)
+        self._asked = [
+            Request(session, system, template.keep_net_force)
+            for session, system in zip(self._sessions, self._systems, strict=False)
+        ]
+        self._since = time.monotonic()
+        self._driver.gather.ask(self._number, self._driver.server.clock())
+        self._monitor.add("codec", time.perf_counter() - start)
+
+    def _take_exit(self) -> None:
+        waits = self._systems or self._answer
+        if waits:
+            self._driver.dropped(time.monotonic() - self._since)
+            self.leave("i-PI said EXIT before it had its answer")
+        else:
+            self._driver.finish("i-PI said EXIT")
+
+    # Answering ---------------------------------------------------------------------------------
+
+    def _ask(self, question: bytes) -> None:
+        """Answer a STATUS or GETFORCE, now or when the forces are there."""
+        if self._systems:
+            self._questions.append(question)
+        else:
+            self._reply(question)
+
+    def _reply(self, question: bytes) -> None:
+        if question == codec.GETFORCE:
+            self._send(self._answer)
+            self._answer = b""
+        elif self._answer:
+            self._send(codec.HAVEDATA)
+        else:
+            self._send(codec.READY if self._initialised else codec.NEEDINIT)
+        if not self._known:
+            self._known = True
+            self._driver.connected()
+
+    def _send(self, data: bytes) -> None:
+        self._out = memoryview(bytes(self._out) + data) if self._out else memoryview(data)
+        self.write(0.0)
+
+    # The socket --------------------------------------------------------------------------------
+
+    def _await(self, length: int) -> None:
+        self._buffer = np.empty(length, dtype=np.uint8).data
+        self._rest = self._buffer
+
+    def _finish_connecting(self) -> None:
+        if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._driver.absent()
+            self.leave("")
+            return
+        self._connecting = False
+        self._monitor.joined(self._name)
