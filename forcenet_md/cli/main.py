@@ -88,6 +88,7 @@ def build_app() -> typer.Typer:
 
     for module in pkgutil.iter_modules(cli.__path__):
         if module.name != "main":
-            verb = getattr(importlib.import_module(f"{cli.__name__}.{module.name}"), module.name)
-            app.command(module.name.replace("_", "-"))(verb)
+            loaded = importlib.import_module(f"{cli.__name__}.{module.name}")
+            name, verb = module.name.replace("_", "-"), getattr(loaded, module.name)
+            app.command(name, context_settings=getattr(loaded, "CONTEXT", None))(verb)
     return app

@@ -42,7 +42,8 @@ bool same(const std::string &a, const std::string &b)
 }    // namespace
 
 Client::Client(const ClientOptions &options, Say say) :
-    options_(options), say_(std::move(say)), address_(options.address)
+    options_(options), say_(std::move(say)),
+    address_(options.door < 0 ? Address(options.address) : Address(options.door))
 {
 }
 
@@ -189,6 +190,7 @@ std::string Client::expect(Type type, std::size_t limit, const Deadline &deadlin
 
 std::string Client::lost(const std::string &when, const std::string &why) const
 {
+  if (address_.door >= 0) return "the model in this process was lost " + when + " (" + why + ")";
   const std::string subject = "the force server at " + address_.text;
   if (!welcomed_)
     return subject + " cannot be reached (" + why +

@@ -11,6 +11,7 @@ namespace forcenet {
 
 struct ClientOptions {
   std::string address;
+  int door = -1;            // where the model is in this very process: see Address
   std::string secret;       // empty: none
   double retry = 0.0;       // seconds to wait for a lost server; 0: not at all
   double timeout = 0.0;     // seconds to wait for one answer; 0: for ever

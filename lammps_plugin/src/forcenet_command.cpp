@@ -11,9 +11,12 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+
+#include <unistd.h>
 
 using namespace LAMMPS_NS;
 
@@ -31,6 +34,17 @@ bool is_symbol(const std::string &word)
   for (unsigned char c : word)
     if (!std::isalpha(c)) return false;
   return true;
+}
+
+// `forcenet-md lammps` has the model in a thread of this very process, and says so in a variable. A
+// program that an input script starts inherits the variable but not the thread: hence the process.
+int door_of_this_process()
+{
+  const char *variable = std::getenv("FORCENET_MD_IN_PROCESS");
+  long process = 0;
+  int door = -1;
+  if (!variable || std::sscanf(variable, "%ld:%d", &process, &door) != 2) return -1;
+  return process == static_cast<long>(getpid()) ? door : -1;
 }
 
 std::string strip(const std::string &text)
@@ -93,7 +107,9 @@ LinkOptions ForcenetCommand::parse(int narg, char **arg)
     }
   }
   if (options.elements.empty()) stop(usage);
-  options.client.secret = read_secret(secret_file);
+  options.client.door = door_of_this_process();    // rank 0 alone has one
+  if (options.client.door >= 0) options.client.retry = 0.0;    // what ended here is not coming back
+  options.client.secret = read_secret(secret_file, options.client.door < 0);
   return options;
 }
 
@@ -130,12 +146,12 @@ double ForcenetCommand::seconds(const std::string &key, const std::string &value
 }
 
 // Of the file, else of the environment. Rank 0 speaks to the server: only it needs to have it.
-std::string ForcenetCommand::read_secret(const std::string &file)
+std::string ForcenetCommand::read_secret(const std::string &file, bool wanted)
 {
   std::string secret;
   const std::string fault = Ranks(world).on_root([&] {
     const char *variable = std::getenv("FORCENET_MD_SECRET");
-    if (file.empty() && !variable) return;
+    if (!wanted || (file.empty() && !variable)) return;
     if (file.empty()) {
       secret = strip(variable);
     } else {

@@ -18,7 +18,7 @@ class ForcenetCommand : public LAMMPS_NS::Command {
   std::vector<std::string> elements(char **words, int count);
   void apply(LinkOptions &options, const std::string &key, const std::string &value);
   double seconds(const std::string &key, const std::string &value);
-  std::string read_secret(const std::string &file);
+  std::string read_secret(const std::string &file, bool wanted);
   [[noreturn]] void stop(const std::string &sentence);
 };
 

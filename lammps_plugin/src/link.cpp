@@ -137,6 +137,12 @@ void Link::introduce()
   energy_ = flags[0] != 0.0;
   virial_ = flags[1] != 0.0;
   velocities_ = flags[2] != 0.0;
+  if (options_.client.door >= 0) {
+    const std::string line = "forcenet " + external_id_ + ": forces come from the model " +
+        printable(welcome.model) + " in this process; the address " + options_.client.address +
+        " is not used";
+    if (told_.insert(line).second) say(line);
+  }
   for (const auto &warning : welcome.warnings) warn(printable(warning));    // rank 0 has them
 }
 
@@ -236,7 +242,7 @@ void Link::stop_if(const std::string &sentence)
 
 void Link::warn(const std::string &sentence)
 {
-  if (comm->me == 0 && warned_.insert(sentence).second)
+  if (comm->me == 0 && told_.insert(sentence).second)
     error->warning(FLERR, "forcenet " + external_id_ + ": " + sentence);
 }
 

@@ -72,7 +72,7 @@ class Link : public LAMMPS_NS::Fix {
   bool called_ = false;     // the fix external asked for forces in this step
   bool probing_ = false;    // the call at hand is the probe's
   bool proved_ = false;     // the fix external calls and applies at every step
-  std::set<std::string> warned_;
+  std::set<std::string> told_;
 };
 
 }    // namespace forcenet

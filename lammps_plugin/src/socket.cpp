@@ -28,16 +28,26 @@ void set_option(int fd, int level, int option, int value)
   setsockopt(fd, level, option, &value, sizeof(value));
 }
 
-// Non-blocking, closed on exec, and no signal when the other side has gone.
-int open_socket(int family)
+Lost no_socket()
 {
-  const int fd = ::socket(family, SOCK_STREAM, 0);
-  if (fd < 0) throw Lost(std::string("no socket can be opened: ") + std::strerror(errno));
+  return Lost(std::string("no socket can be opened: ") + std::strerror(errno));
+}
+
+// Non-blocking, closed on exec, and no signal when the other side has gone.
+void prepare(int fd)
+{
   fcntl(fd, F_SETFD, FD_CLOEXEC);
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 #ifdef SO_NOSIGPIPE
   set_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
 #endif
+}
+
+int open_socket(int family)
+{
+  const int fd = ::socket(family, SOCK_STREAM, 0);
+  if (fd < 0) throw no_socket();
+  prepare(fd);
   return fd;
 }
 
@@ -97,7 +107,9 @@ Address::Address(const std::string &address) : text(address)
 void Socket::connect(const Address &address, const Deadline &deadline)
 {
   close();
-  if (address.path.empty())
+  if (address.door >= 0)
+    connect_thread(address.door);
+  else if (address.path.empty())
     connect_tcp(address, deadline);
   else
     connect_unix(address, deadline);
@@ -134,6 +146,19 @@ void Socket::connect_tcp(const Address &address, const Deadline &deadline)
     throw Lost(std::strerror(fault));
   }
   keep_alive(fd_);
+}
+
+// The two ends lie in one process: the number of the other one is all the thread needs.
+void Socket::connect_thread(int door)
+{
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) throw no_socket();
+  for (int end : ends) prepare(end);
+  fd_ = ends[0];
+  if (::send(door, &ends[1], sizeof(int), MSG_NOSIGNAL) == sizeof(int)) return;
+  ::close(ends[1]);
+  close();
+  throw Lost("it has ended");
 }
 
 // 0, or the errno of the failure.

@@ -24,7 +24,10 @@ class Deadline {
 // `unix:PATH` or `tcp:HOST:PORT` ([HOST] for IPv6). Throws Refused if it is neither.
 struct Address {
   explicit Address(const std::string &text);
+  // A thread of this process; it takes one end of a socket pair for each number sent to `door`.
+  explicit Address(int door) : text("this process"), door(door) {}
   std::string text, path, host, port;    // path is empty for tcp
+  int door = -1;                         // none where it is negative
 };
 
 class Socket {
@@ -45,6 +48,7 @@ class Socket {
   void wait(short events, const Deadline &deadline) const;
   void connect_unix(const Address &address, const Deadline &deadline);
   void connect_tcp(const Address &address, const Deadline &deadline);
+  void connect_thread(int door);
   int try_connect(const void *name, unsigned length, const Deadline &deadline);
   int fd_ = -1;
 };
