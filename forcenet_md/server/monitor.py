@@ -97,6 +97,12 @@ class Monitor:
         self._interval = time.monotonic()
         self._in_interval = 0
 
+    def relay(self, line: str) -> None:
+        """A line of another program, as it is; waits for who reads it. May be called from any
+        thread."""
+        with contextlib.suppress(OSError, ValueError):
+            print(line, flush=True)
+
     # Called by the server ----------------------------------------------------------------------
 
     def joined(self, client: str) -> None:
@@ -174,6 +180,12 @@ class TerminalMonitor(Monitor):
         )
 
         self._stale_at = inf  # when what is shown is no longer true, whether or not a step comes
+
+    def relay(self, line: str) -> None:
+        while not self._writable():  # on hold; the server must not wait for the console with us
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            self._console.print(Text(line), highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:

@@ -19,11 +19,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Handles both signals from `installed` on, whether or not a server runs already."""
+    """Handles both signals from `installed` on, whether or not a server runs already.
+
+    number: the signal that came, if any.
+    """
 
     def __init__(self) -> None:
+        self.number: int | None = None
         self._server: Server | None = None
-        self._seen = False
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -45,14 +48,14 @@ class StopSignal:
         self._server = server
         before = signal.set_wakeup_fd(server.wakeup.fileno(), warn_on_full_buffer=False)
         try:
-            if self._seen:
+            if self.number is not None:
                 server.stop()
             yield
         finally:
             signal.set_wakeup_fd(before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._seen = True
+        self.number = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         if self._server is None:

@@ -1,0 +1,100 @@
+"""forcenet-md ipi: run an input of i-PI with the forces of a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def ipi(
+    path: Annotated[
+        Path, typer.Argument(metavar="INPUT.xml", help="An input, or a RESTART, of i-PI.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj).",
+            show_default=False,
+        ),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Only read the input and say what would be run.")
+    ] = False,
+    sockets: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Beads that i-PI sends at once, as one batch. Without it: all of them, up to 64.",
+            show_default=False,
+        ),
+    ] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            help="A structure with the elements of the atoms, where the input does not say them.",
+            show_default=False,
+        ),
+    ] = None,
+    forcefield: Annotated[
+        str | None,
+        typer.Option(
+            help="The name of the <ffsocket> to serve, if there are several.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
+    dtype: Annotated[
+        Literal["float32", "float64"], typer.Option(help="Precision of the network.")
+    ] = "float32",
+    max_edges: Annotated[
+        int, typer.Option(min=1, help="Most neighbour pairs of one bead.")
+    ] = 50_000_000,
+    sha256: Annotated[
+        str | None, typer.Option(help="Serve only a model file with this hash.", show_default=False)
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run a model file whose code is not checked.")
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="Append the server's log to this file too.", show_default=False),
+    ] = None,
+) -> None:
+    """Run an input of i-PI with the forces of a model: starts i-PI and serves it.
+
+    Runs in the current folder, where i-PI writes its files. What the model cannot give to the run
+    is refused before it starts; if the model fails, i-PI ends with a RESTART.
+    """
+    from forcenet_md.engines.ipi_plan import make_plan
+    from forcenet_md.engines.ipi_run import supervise
+    from forcenet_md.inference.load import read_capabilities
+    from forcenet_md.server.limits import Limits
+    from forcenet_md.server.run import Options, model_lines
+
+    capabilities = read_capabilities(model)
+    plan = make_plan(path, capabilities, template, forcefield, sockets)
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if check:
+        print("\n".join([*plan.describe(), *model_lines(capabilities)]))
+        return
+    options = Options(
+        model=model,
+        listen=(),
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        limits=Limits(),
+        secret_file=None,
+        sha256=sha256,
+        trust=trust,
+        max_edges=max_edges,
+        log_file=log_file,
+    )
+    sys.exit(supervise(plan, options))

@@ -1,0 +1,301 @@
+"""i-PI's input, read before the run: which sockets it opens, and what its systems do with forces.
+
+Names, defaults and units are those of i-PI 3 (its package `ipi.inputs`); a RESTART file has the
+same format. What i-PI itself checks well when it starts is left to it.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from forcenet_md.errors import DataError
+
+ATOMIC_TIME = 2.4188843e-2  # fs
+ASE_TIME = 10.180506  # fs, Å √(amu/eV)
+SECOND_PREFIXES = {"": 1e15, "milli": 1e12, "micro": 1e9, "nano": 1e6, "pico": 1e3, "femto": 1.0}
+T = TypeVar("T", int, float, str)
+DYNAMICS = ("dynamics", "driven_dynamics", "constrained_dynamics")
+
+
+@dataclass(frozen=True, slots=True)
+class SocketForceField:
+    """One <ffsocket>.
+
+    outer: the name that systems know it by: that of the forcefield it is part of, if any
+    active: the atoms it is asked about (from 0), None for all
+    latency, timeout: s; a timeout of 0 is none
+    """
+
+    name: str
+    outer: str
+    mode: str
+    address: str
+    port: int
+    batch_size: int
+    matching: str
+    latency: float
+    timeout: float
+    active: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One <force> of a system. share: what of it is in the total force, over all time levels."""
+
+    forcefield: str
+    share: float
+    beads: int
+
+
+class IpiSystem:
+    """One <system>, with what a force server must know of it."""
+
+    def __init__(self, element: ET.Element, source: Path) -> None:
+        self.element = element
+        self.source = source
+
+    @cached_property
+    def beads(self) -> int:
+        inline = attribute(self.element.find("beads"), "nbeads", int, 0, self.source)
+        return inline or attribute(self.element.find("initialize"), "nbeads", int, 1, self.source)
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """Its forces and its biases."""
+        forces = self.element.findall("forces/force") + self.element.findall("ensemble/bias/force")
+        return tuple(self._component(force) for force in forces)
+
+    def _component(self, force: ET.Element) -> Component:
+        levels = force.find("mts_weights")
+        weights = [] if levels is None else numbers_of(levels, self.source)
+        weight = attribute(force, "weight", float, 1.0, self.source)
+        beads = attribute(force, "nbeads", int, 0, self.source)
+        return Component(force.get("forcefield", "").strip(), weight * sum(weights or [1.0]), beads)
+
+    def share(self, forcefield: str) -> float:
+        """How much of a forcefield is in the total force.
+
+        Zero for the fast force of a multiple time stepping that is taken out again at the outer
+        level: then neither its energy nor its virial counts.
+        """
+        return sum(c.share for c in self.components if c.forcefield == forcefield)
+
+    def requests(self, forcefield: str) -> int:
+        """How many structures a step sends to a forcefield."""
+        return sum(c.beads or self.beads for c in self.components if c.forcefield == forcefield)
+
+    @cached_property
+    def motions(self) -> tuple[ET.Element, ...]:
+        """Its <motion>s, those of a 'multi' one by one."""
+        outer = self.element.findall("motion")
+        return tuple(
+            inner
+            for motion in outer
+            for inner in (motion.findall("motion") if motion.get("mode") == "multi" else [motion])
+        )
+
+    @property
+    def holds_atoms(self) -> bool:
+        return any(
+            held.get("mode") == "file" or entries(held)
+            for motion in self.motions
+            for held in motion.findall("fixatoms") + motion.findall("fixatoms_dof")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IpiInput:
+    """What one input file asks for. others: the tags of the forcefields that are not sockets."""
+
+    path: Path
+    simulation: ET.Element
+    prefix: str
+    total_steps: int
+    forcefields: tuple[SocketForceField, ...]
+    others: tuple[str, ...]
+    systems: tuple[IpiSystem, ...]
+
+    def users(self, forcefield: SocketForceField) -> list[IpiSystem]:
+        """The systems whose forces it is part of."""
+        return [
+            s for s in self.systems if any(c.forcefield == forcefield.outer for c in s.components)
+        ]
+
+
+def read_input(path: Path) -> IpiInput:
+    """Raises DataError for a file that is missing, not XML, or without a system and a socket."""
+    simulation = parse_xml(path)
+    forcefields = tuple(_forcefields(simulation, path))
+    others = tuple(
+        dict.fromkeys(e.tag for e in simulation if e.tag.startswith("ff") and e.tag != "ffsocket")
+    )
+    if not forcefields:
+        found = f" (it has {', '.join(others)})" if others else ""
+        raise DataError(
+            f"{path} has no <ffsocket>{found}: give i-PI one, it is where forces are served."
+        )
+    systems = tuple(IpiSystem(element, path) for element in _systems(simulation, path))
+    if not systems:
+        raise DataError(f"{path} has no <system>: give an input that i-PI runs.")
+    return IpiInput(
+        path=path,
+        simulation=simulation,
+        prefix=simulation.get("sockets_prefix", "/tmp/ipi_").strip(),
+        total_steps=value(simulation, "total_steps", int, 1000, path),
+        forcefields=forcefields,
+        others=others,
+        systems=systems,
+    )
+
+
+def choose(ipi: IpiInput, name: str | None) -> SocketForceField:
+    """The forcefield to serve: the one of that name, or the only one. Raises DataError."""
+    names = ", ".join(f.name for f in ipi.forcefields)
+    if name is None:
+        if len(ipi.forcefields) > 1:
+            raise DataError(
+                f"{ipi.path} has several <ffsocket>s ({names}): say which one this model serves"
+                " with --forcefield NAME."
+            )
+        chosen = ipi.forcefields[0]
+    else:
+        named = [f for f in ipi.forcefields if f.name == name]
+        if not named:
+            raise DataError(f"{ipi.path} has no <ffsocket> named {name!r}: its names are {names}.")
+        chosen = named[0]
+    if not ipi.users(chosen):
+        raise DataError(
+            f"no <system> of {ipi.path} uses the forcefield {chosen.outer!r}: write <force"
+            f" forcefield='{chosen.outer}'> in its <forces>."
+        )
+    return chosen
+
+
+def parse_xml(path: Path) -> ET.Element:
+    """The root of an XML file. Raises DataError."""
+    try:
+        return ET.parse(path).getroot()
+    except ET.ParseError as error:
+        raise DataError(f"{path} is not well-formed XML ({error}): mend it there.") from None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): give the path of an input of i-PI."
+        ) from None
+    except (ValueError, LookupError):
+        raise DataError(f"{path} is not text: give the XML input of i-PI.") from None
+
+
+def _forcefields(simulation: ET.Element, path: Path) -> Iterator[SocketForceField]:
+    for element in simulation:
+        if element.tag == "ffsocket":
+            yield _forcefield(element, element.get("name", "").strip(), path)
+        elif element.tag.startswith("ff"):
+            for inner in element.iter("ffsocket"):
+                yield _forcefield(inner, element.get("name", "").strip(), path)
+
+
+def _forcefield(element: ET.Element, outer: str, path: Path) -> SocketForceField:
+    chosen = element.find("activelist")
+    active = [int(n) for n in numbers_of(chosen, path)] if chosen is not None else []
+    return SocketForceField(
+        name=element.get("name", "").strip(),
+        outer=outer,
+        mode=element.get("mode", "inet").strip(),
+        address=value(element, "address", str, "localhost", path),
+        port=value(element, "port", int, 65535, path),
+        batch_size=value(element, "batch_size", int, 1, path),
+        matching=element.get("matching", "auto").strip(),
+        latency=value(element, "latency", float, 1e-4, path),
+        timeout=value(element, "timeout", float, 0.0, path),
+        active=tuple(active) if active and active[0] >= 0 else None,
+    )
+
+
+def _systems(simulation: ET.Element, path: Path) -> Iterator[ET.Element]:
+    for element in simulation:
+        if element.tag == "system":
+            yield element
+        elif element.tag == "system_template":
+            yield from _instances(element, path)
+
+
+def _instances(element: ET.Element, path: Path) -> Iterator[ET.Element]:
+    """The systems of a <system_template>: its labels replaced, the longest ones first."""
+    template = element.find("template")
+    labels = entries(element.find("labels"))
+    if template is None or len(template) != 1:
+        raise DataError(f"{path}: a <system_template> needs one <system> in its <template>.")
+    text = ET.tostring(template[0], encoding="unicode")
+    for instance in element.findall("instance"):
+        filled = text
+        for label, value in sorted(zip(labels, entries(instance), strict=False), reverse=True):
+            filled = filled.replace(label, value)
+        try:
+            yield ET.fromstring(filled)
+        except ET.ParseError as error:
+            raise DataError(
+                f"{path}: a <system_template> is not XML any more when its labels are replaced"
+                f" ({error}): choose labels that occur nowhere else."
+            ) from None
+
+
+# Values ------------------------------------------------------------------------------------------
+
+
+def text_of(element: ET.Element | None) -> str:
+    return "" if element is None or element.text is None else element.text.strip()
+
+
+def entries(element: ET.Element | None) -> list[str]:
+    """The words of i-PI's array notation, [a, b, …]."""
+    inside = re.search(r"\[(.*?)\]", text_of(element), re.DOTALL)
+    words = inside[1].split(",") if inside else []
+    return [word.strip(" \n\t'") for word in words if word.strip(" \n\t'")]
+
+
+def numbers_of(element: ET.Element, path: Path) -> list[float]:
+    """Raises DataError where one of an array's words is no number."""
+    return [_convert(word, float, element.tag, path) for word in entries(element)]
+
+
+def is_true(element: ET.Element | None) -> bool:
+    return text_of(element).lower() == "true"
+
+
+def femtoseconds(element: ET.Element | None, path: Path) -> float | None:
+    """A time in fs; None where it is not given or i-PI will not know its unit."""
+    if element is None or not text_of(element):
+        return None
+    number = _convert(text_of(element), float, element.tag, path)
+    unit = element.get("units", "").strip().lower()
+    if unit in ("", "automatic", "atomic_unit"):
+        return number * ATOMIC_TIME
+    if unit == "ase":
+        return number * ASE_TIME
+    prefix = unit.removesuffix("second")
+    return (
+        number * SECOND_PREFIXES[prefix] if prefix in SECOND_PREFIXES and prefix != unit else None
+    )
+
+
+def value(element: ET.Element, tag: str, kind: type[T], default: T, path: Path) -> T:
+    text = text_of(element.find(tag))
+    return _convert(text, kind, tag, path) if text else default
+
+
+def attribute(element: ET.Element | None, name: str, kind: type[T], default: T, path: Path) -> T:
+    text = "" if element is None else element.get(name, "").strip()
+    return _convert(text, kind, name, path) if text else default
+
+
+def _convert(text: str, kind: type[T], name: str, path: Path) -> T:
+    try:
+        return kind(text)
+    except ValueError:
+        raise DataError(f"{path}: {name} is {text!r}, where i-PI wants a number.") from None

@@ -1,0 +1,112 @@
+"""What `forcenet-md ipi` is going to run, decided before anything runs."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
+from forcenet_md.engines.ipi_checks import check
+from forcenet_md.engines.ipi_input import (
+    DYNAMICS,
+    IpiInput,
+    SocketForceField,
+    choose,
+    read_input,
+)
+from forcenet_md.engines.ipi_structure import read_structure
+from forcenet_md.errors import RequestError
+from forcenet_md.inference.interface import Capabilities
+from forcenet_md.server.template import Template, check_template
+
+MOST_SOCKETS = 64  # that are opened unasked
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will run. warnings: sentences for the user."""
+
+    ipi: IpiInput
+    forcefield: SocketForceField
+    address: str
+    template: Template
+    sockets: int
+    warnings: tuple[str, ...]
+
+    def describe(self) -> list[str]:
+        """The plan in lines."""
+        users = self.ipi.users(self.forcefield)
+        beads = sorted({system.beads for system in users})
+        symbols = [chemical_symbols[n] for n in self.template.numbers]
+        atoms = Formula.from_list(symbols).format("hill")
+        kinds = dict.fromkeys(_kind(motion) for system in users for motion in system.motions)
+        return [
+            f"input       {self.ipi.path}: {', '.join(kinds) or 'no motion'},"
+            f" up to step {self.ipi.total_steps}",
+            f"systems     {len(users)} with {len(self.template.numbers)} atoms ({atoms}),"
+            f" {' or '.join(map(str, beads))} {'bead' if beads == [1] else 'beads'}"
+            + (", some of them held" if self.template.keep_net_force else ""),
+            f"forcefield  {self.forcefield.name} at {self.address}, {self.sockets}"
+            f" {'socket' if self.sockets == 1 else 'sockets'}"
+            + (f", batches of {b}" if (b := self.forcefield.batch_size) > 1 else ""),
+        ]
+
+
+def make_plan(
+    path: Path,
+    model: Capabilities,
+    template: Path | None = None,
+    forcefield: str | None = None,
+    sockets: int | None = None,
+) -> Plan:
+    """Read an input of i-PI, and hold it against what a model can do.
+
+    Raises RequestError for what the model cannot give, DataError and UnknownElementError for what
+    cannot be read or served.
+    """
+    ipi = read_input(path)
+    chosen = choose(ipi, forcefield)
+    structure = read_structure(ipi, chosen, template)
+    findings = check(ipi, chosen, model, len(structure.template.numbers))
+    for finding in findings:
+        if finding.refused:
+            raise RequestError(finding.sentence)
+    check_template(structure.template, model, max_atoms=len(structure.template.numbers))
+    requests = sum(system.requests(chosen.outer) for system in ipi.users(chosen))
+    if sockets is None:
+        most = requests if chosen.matching == "lock" else min(requests, MOST_SOCKETS)
+        sockets = most if chosen.batch_size == 1 else 1
+    elif chosen.matching == "lock" and sockets < requests:
+        raise RequestError(
+            f"matching='lock' gives every bead a socket of its own: give --sockets {requests}."
+        )
+    return Plan(
+        ipi,
+        chosen,
+        _address(chosen, ipi.prefix),
+        structure.template,
+        sockets,
+        (*structure.remarks, *(finding.sentence for finding in findings)),
+    )
+
+
+def _address(forcefield: SocketForceField, prefix: str) -> str:
+    if forcefield.mode == "unix":
+        return f"unix:{Path(prefix + forcefield.address).absolute()}"
+    host = forcefield.address
+    return f"tcp:{'127.0.0.1' if host in ('', '0.0.0.0', 'localhost') else host}:{forcefield.port}"
+
+
+def _kind(motion: ET.Element) -> str:
+    """A motion in words, as 'dynamics nvt'."""
+    mode = motion.get("mode", "")
+    if mode in DYNAMICS:
+        settings, default = motion.find(mode), "nve"
+    elif mode == "minimize":
+        settings, default = motion.find("optimizer"), "lbfgs"
+    else:
+        return mode
+    return f"{mode} {default if settings is None else settings.get('mode', default)}"
