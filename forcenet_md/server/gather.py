@@ -25,12 +25,28 @@ class Gather:
 
     def __init__(self, members: int) -> None:
         self.expected = members
-        self.released = False
-        self.stale_at = inf
+        self._complete = False
+        self._stale_at = inf
         self._waiting: set[Hashable] = set()
+        self._coming: set[Hashable] = set()
         self._round: set[Hashable] = set()  # who has asked since somebody asked twice
         self._in_vain = 0
         self._patience = PATIENCE
+
+    @property
+    def released(self) -> bool:
+        """The batch is complete. It waits for a request that is half sent: i-PI drops a driver
+        that stops reading for 0.1 s."""
+        return self._complete and not self._coming
+
+    @property
+    def stale_at(self) -> float:
+        """When `expire` is to be called; it stays in the past until the batch is answered."""
+        return inf if self._coming or not self._waiting else self._stale_at
+
+    def begin(self, member: Hashable) -> None:
+        """A member's request has begun to arrive."""
+        self._coming.add(member)
 
     def ask(self, member: Hashable, now: float) -> None:
         """A member has a request."""
@@ -38,26 +54,27 @@ class Gather:
             self._round.clear()
         self._round.add(member)
         self._waiting.add(member)
+        self._coming.discard(member)
         if len(self._round) > self.expected:
             self.expected = len(self._round)
-            self._in_vain = 0
-        self.stale_at = now + self._patience
+        self._stale_at = now + self._patience
         if len(self._round) >= self.expected:  # whoever is not waiting has been answered already
-            self.released = True
+            self._complete = True
             self._in_vain = 0
 
     def leave(self, member: Hashable) -> None:
         """A member is gone, with its request if it has one."""
+        self._coming.discard(member)
         self._waiting.discard(member)
         self._round.discard(member)
         if not self._waiting:
-            self._reset()
+            self._complete = False
 
     def expire(self, now: float) -> None:
         """Begin with those that are here, if the last of them is stale."""
-        if self.released or now < self.stale_at:
+        if self._complete or now < self.stale_at:
             return
-        self.released = True
+        self._complete = True
         self._in_vain += 1
         if self._in_vain >= GIVE_UP:
             self.expected = len(self._waiting)
@@ -68,8 +85,4 @@ class Gather:
         self._waiting.discard(member)
         self._patience = min(max(PATIENCE, SHARE * seconds), LONGEST)
         if not self._waiting:
-            self._reset()
-
-    def _reset(self) -> None:
-        self.released = False
-        self.stale_at = inf
+            self._complete = False

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from forcenet_md.errors import ForceNetError, RequestError
+from forcenet_md.errors import ForceNetError, ProtocolError, RequestError
 from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve
 from forcenet_md.server.gather import Gather
 from forcenet_md.server.ipi_connection import IpiConnection
@@ -80,11 +80,26 @@ class IpiDriver:
         if time.monotonic() > self._farewell:
             self.finish("i-PI ended")
             return
+        if not (self._open or self._told_waiting):
+            self._told_waiting = True
+            self.server.monitor.log(f"waiting for i-PI at {self.address}")
+        try:
+            self._connect_missing()
+        except OSError as error:
+            self.fail(
+                ProtocolError(
+                    f"{self._sockets} connections to i-PI cannot be opened ({error.strerror}):"
+                    " give fewer --sockets or raise `ulimit -n`."
+                )
+            )
+
+    def _connect_missing(self) -> None:
+        """Raises OSError when this process has too many files open."""
         for number in range(self._sockets):
             if number not in self._open:
                 sock = _begin_to_connect(*self._target)
                 if sock is None:
-                    self.absent()
+                    self._retry_later()
                     return
                 self._open[number] = IpiConnection(self, sock, number)
                 self.server.add(self._open[number])
@@ -94,13 +109,6 @@ class IpiDriver:
         self._wait = SOON
         self._farewell = inf
         self._told_waiting = False
-
-    def absent(self) -> None:
-        """Nobody listens there, or not yet."""
-        if not self._told_waiting:
-            self.server.monitor.log(f"waiting for i-PI at {self.address}")
-            self._told_waiting = True
-        self._retry_later()
 
     def dropped(self, seconds: float) -> None:
         """i-PI said EXIT while it waited for an answer: it ends, or its patience did."""
@@ -118,17 +126,16 @@ class IpiDriver:
 
     def fail(self, fault: ForceNetError) -> None:
         """No forces for i-PI: leave it, and say why."""
-        if self.failure is None and not self._done:
+        if self.failure is None:
             self.failure = IpiError(str(fault))
-            self.finish(str(fault))
+        self.finish(str(fault))
 
     def finish(self, why: str) -> None:
         """End every connection and make none again."""
-        if not self._done:
-            self._done = True
-            for connection in list(self._open.values()):
-                connection.leave(why)
-            self._ended()
+        self._done = True
+        for connection in list(self._open.values()):
+            connection.leave(why)
+        self._ended()
 
     def stop(self) -> None:
         """Make no connection again; those that are open end by themselves."""
@@ -155,12 +162,13 @@ class IpiDriver:
 
 def _resolved(address: Address) -> tuple[socket.AddressFamily, Any]:
     if isinstance(address, TcpAddress):
-        return resolve(address)[0]
+        # i-PI listens on IPv4 only
+        return min(resolve(address), key=lambda found: found[0] != socket.AF_INET)
     return socket.AF_UNIX, str(address.path)
 
 
 def _begin_to_connect(family: socket.AddressFamily, target: Any) -> socket.socket | None:
-    """A socket that is connected or about to be; None if nobody listens."""
+    """A socket that is connected or about to be; None if nobody listens. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     if family != socket.AF_UNIX:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forcenet_md.errors import EvaluationError, ProtocolError, RequestError
+from forcenet_md.inference.interface import Capabilities
 from forcenet_md.server.template import Template
 from forcenet_md.system import Forces, System
 from forcenet_md.units import IPI
@@ -23,6 +25,8 @@ from forcenet_md.units import IPI
 HEADER = 12  # bytes
 CELL = 144  # bytes: h and its inverse
 INT = 4
+MAX_BATCH = 4096
+HEAD = 16  # enough of POSDATA to see what it is
 
 STATUS = b"STATUS      "
 INIT = b"INIT        "
@@ -40,22 +44,39 @@ def read_int(data: memoryview) -> int:
 
 
 def read_batch_size(parameters: bytes) -> int:
-    """How many structures every POSDATA has, from the text of INIT. Raises ProtocolError."""
-    found = re.search(rb"(?:^|[,\s])batch_size:(\d{1,6})(?=$|[,\s])", parameters)
-    size = int(found[1]) if found else 1
-    if size < 1:
-        raise ProtocolError("i-PI asks for batches of no structure: set batch_size to 1 or more.")
+    """How many structures every POSDATA has: i-PI's last word in INIT. Raises ProtocolError."""
+    found = re.findall(rb"(?:^|[,\s])batch_size:(\d+)(?=$|[,\s])", parameters)
+    size = int(found[-1]) if found else 1
+    if not 1 <= size <= MAX_BATCH:
+        raise ProtocolError(
+            f"i-PI asks for batches of {size} structures: set a batch_size from 1 to {MAX_BATCH}."
+        )
     return size
 
 
-def check_count(count: int, template: Template, prefix: memoryview) -> None:
-    """Raises ProtocolError for i-PI's shared memory, RequestError for another number of atoms."""
-    expected = len(template.numbers)
-    if b"ipi_shm_" in bytes(prefix):
+def check_not_shared(head: memoryview) -> None:
+    """Raises ProtocolError for i-PI's shared memory, whose names stand where a cell should.
+
+    head: the first HEAD bytes of a POSDATA
+    """
+    if bytes(head[8:]) == b"ipi_shm_":
         raise ProtocolError(
             "i-PI wants to exchange positions through shared memory: set mode='unix' in place of"
             " mode='shm' in its input."
         )
+
+
+def split_prefix(prefix: bytes, batch: int) -> tuple[int, memoryview]:
+    """The number of atoms and the cells: i-PI sends one cell first, those of a batch last."""
+    data = memoryview(prefix)
+    if batch == 1:
+        return read_int(data[CELL:]), data[:CELL]
+    return read_int(data), data[INT:]
+
+
+def check_count(count: int, template: Template) -> None:
+    """Raises RequestError when i-PI has another number of atoms than the template."""
+    expected = len(template.numbers)
     if count != expected:
         raise RequestError(
             f"i-PI sends {count} atoms but the template has {expected}: give the structure that"
@@ -89,14 +110,16 @@ def _same(one: System, other: System) -> bool:
     return np.array_equal(one.positions, other.positions) and np.array_equal(one.cell, other.cell)
 
 
-def write_forces(systems: Sequence[System], answers: Sequence[Forces], batch: int) -> bytes:
+def write_forces(
+    systems: Sequence[System], answers: Sequence[Forces], batch: int, model: Capabilities
+) -> bytes:
     """FORCEREADY for these structures: `batch` answers, the last one repeated.
 
     An energy or virial that the model does not have is sent as zero: the protocol has no other
-    word. Raises EvaluationError for anything that is not finite or of a wrong shape, since i-PI
-    takes it without a word or hangs.
+    word. Raises EvaluationError for one that it has but did not give, and for anything that is
+    not finite or of a wrong shape, since i-PI takes it without a word or hangs.
     """
-    rows = [_answer(system, forces) for system, forces in zip(systems, answers, strict=True)]
+    rows = [_answer(system, forces, model) for system, forces in zip(systems, answers, strict=True)]
     rows += [rows[-1]] * (batch - len(rows))
     energies, forces, virials, extras = zip(*rows, strict=True)
     return b"".join(
@@ -112,32 +135,48 @@ def write_forces(systems: Sequence[System], answers: Sequence[Forces], batch: in
 
 
 def _answer(
-    system: System, answer: Forces
+    system: System, answer: Forces, model: Capabilities
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], bytes]:
-    with np.errstate(all="ignore"):
-        energy = (answer.energy or 0.0) * IPI.electronvolt
-        forces = np.ascontiguousarray(answer.forces, dtype=np.float64) * IPI.force
-        volume = abs(np.linalg.det(system.cell))
-        stress = np.zeros((3, 3)) if answer.stress is None else answer.stress
-        virial = np.asarray(stress, dtype=np.float64).T * (-volume * IPI.electronvolt)
-    if forces.shape != system.positions.shape or virial.shape != (3, 3):
+    if (model.energy and answer.energy is None) or (model.stress and answer.stress is None):
         raise EvaluationError(
-            f"the model answered {system.n_atoms} atoms with forces {forces.shape}: use a model"
-            " file that this version has exported."
+            f"the model {model.name} gave no energy or no virial for this structure, though it has"
+            " them: use a model file that this version has exported."
         )
-    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(virial).all()):
+    forces = np.ascontiguousarray(answer.forces, dtype=np.float64)
+    stress = np.zeros((3, 3)) if answer.stress is None else np.asarray(answer.stress, np.float64)
+    if forces.shape != system.positions.shape or stress.shape != (3, 3):
+        raise EvaluationError(
+            f"the model answered {system.n_atoms} atoms with forces {forces.shape} and a stress"
+            f" {stress.shape}: use a model file that this version has exported."
+        )
+    with np.errstate(all="ignore"):
+        energy = float(answer.energy or 0.0) * IPI.electronvolt
+        f = forces * IPI.force
+        virial = stress.T * (-abs(np.linalg.det(system.cell)) * IPI.electronvolt)
+    if not (np.isfinite(energy) and np.isfinite(f).all() and np.isfinite(virial).all()):
         raise EvaluationError(
             "energy, virial or forces are not finite: the simulation has failed; use a smaller"
             " timestep or a relaxed starting structure."
         )
-    return float(energy), forces, np.ascontiguousarray(virial), _extras(answer)
+    return energy, f, np.ascontiguousarray(virial), _extras(forces, answer.extras)
 
 
-def _extras(answer: Forces) -> bytes:
+def _extras(forces: NDArray[np.float64], extras: dict[str, Any]) -> bytes:
     """JSON for i-PI's `extras` output, in eV/Å: what the guards saw."""
-    f = answer.forces
-    largest = float(np.sqrt(np.einsum("ij,ij->i", f, f).max(initial=0.0)))
-    seen: dict[str, Any] = {"largest_force": largest}
-    for key, value in answer.extras.items():
-        seen[key] = value.tolist() if isinstance(value, np.ndarray) else value
-    return json.dumps(seen, ensure_ascii=True, allow_nan=False).encode("ascii")
+    largest = np.sqrt(np.einsum("ij,ij->i", forces, forces).max(initial=0.0))
+    seen = {"largest_force": largest, **extras}
+    seen.pop("raw", None)  # i-PI's own word: its polling thread dies of it
+    return json.dumps(_plain(seen), ensure_ascii=True, default=str).encode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say of it; a number that is not finite is null."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value

@@ -45,6 +45,7 @@ class IpiConnection:
         self._since = 0.0  # time.monotonic() of the request
         self._buffer = self._rest = memoryview(b"")
         self._answer = b""  # evaluated, not yet sent
+        self._untold = False  # i-PI has said nothing since its last answer was sent
         self._questions: list[bytes] = []  # STATUS or GETFORCE that came during the evaluation
         self._out = memoryview(b"")
         self._talk = self._conversation()
@@ -62,8 +63,7 @@ class IpiConnection:
 
     @property
     def deadline(self) -> float:
-        gather = self._driver.gather
-        return gather.stale_at if self._asked and not gather.released else inf
+        return self._driver.gather.stale_at if self._asked else inf
 
     def expire(self, now: float) -> None:
         self._driver.gather.expire(now)
@@ -83,7 +83,7 @@ class IpiConnection:
         except BlockingIOError:
             pass
         except OSError as error:
-            self.leave(f"the connection to i-PI was lost: {error.strerror or error}")
+            self._lost(error)
         except ForceNetError as fault:
             self._driver.fail(fault)
         self._monitor.add("transport", time.perf_counter() - start)
@@ -97,16 +97,21 @@ class IpiConnection:
         try:
             while self._out:
                 self._out = self._out[self.sock.send(self._out) :]
-            if self._finishing and not self._asked and not self._answer:
+            if self._finishing and not (self._asked or self._answer):
                 self.leave(STOPPED)
         except BlockingIOError:
             pass
+        except (BrokenPipeError, ConnectionResetError):
+            self._out = memoryview(b"")  # i-PI has closed; if it said EXIT that can still be read
         except OSError as error:
-            self.leave(f"the connection to i-PI was lost: {error.strerror or error}")
+            self._lost(error)
         self._monitor.add("transport", time.perf_counter() - start)
 
     def answer(self, results: Sequence[Forces | ForceNetError], now: float) -> None:
         """The answers to `requests`; one fault is the end."""
+        self.receive(now)  # i-PI may have said EXIT meanwhile
+        if self.ended:
+            return
         self._driver.gather.answered(self._number, time.monotonic() - self._since)
         systems, self._systems, self._asked = self._systems, [], []
         start = time.perf_counter()
@@ -115,15 +120,15 @@ class IpiConnection:
             for result in results:
                 if isinstance(result, ForceNetError):
                     raise result
-            self._answer = codec.write_forces(systems, good, self._batch)
+            model = self._driver.server.evaluator.capabilities
+            self._answer = codec.write_forces(systems, good, self._batch, model)
         except ForceNetError as fault:
             self._driver.fail(fault)
             return
         self._monitor.add("codec", time.perf_counter() - start)
         self._steps += 1
-        questions, self._questions = self._questions, []
-        for question in questions:
-            self._reply(question)
+        while self._questions and not self.ended:
+            self._reply(self._questions.pop(0))
 
     def finish(self) -> None:
         """The server stops: end now, or after the answer that i-PI waits for."""
@@ -134,9 +139,9 @@ class IpiConnection:
 
     def end(self, why: str) -> None:
         """The loop's word: the server was closed, or has a fault of its own."""
-        if not self.ended:
+        if why != STOPPED and not self.ended:
             self._driver.fail(EvaluationError(why))
-            self.leave(why)
+        self.leave(why)
 
     def leave(self, why: str) -> None:
         """Nothing more comes of this connection; the loop closes the socket."""
@@ -146,6 +151,9 @@ class IpiConnection:
             if not self._connecting:
                 self._monitor.left(self._name, self._steps, why)
             self._driver.left(self._number)
+
+    def _lost(self, error: OSError) -> None:
+        self.leave(f"the connection to i-PI was lost: {error.strerror or error}")
 
     # The conversation --------------------------------------------------------------------------
 
@@ -157,16 +165,17 @@ class IpiConnection:
         """
         while True:
             header = bytes((yield codec.HEADER))
+            untold, self._untold = self._untold, False
             if header == codec.STATUS:
                 self._ask(header)
-            elif header == codec.INIT:
+            elif header == codec.INIT and not self._systems:
                 yield from self._initialise()
             elif header == codec.POSDATA and self._initialised and not self._systems:
                 yield from self._take_positions()
             elif header == codec.GETFORCE and (self._systems or self._answer):
                 self._ask(header)
             elif header == codec.EXIT:
-                self._take_exit()
+                self._take_exit(wants_answer=bool(untold or self._systems or self._answer))
                 yield 0
             else:
                 raise ProtocolError(
@@ -186,14 +195,13 @@ class IpiConnection:
 
     def _take_positions(self) -> Generator[int, memoryview, None]:
         template, batch = self._driver.template, self._batch
-        if batch > 1:
-            prefix = yield codec.INT
-            codec.check_count(codec.read_int(prefix), template, prefix)
-            cells = yield batch * codec.CELL
-        else:
-            prefix = yield codec.CELL + codec.INT
-            cells, count = prefix[: codec.CELL], prefix[codec.CELL :]
-            codec.check_count(codec.read_int(count), template, prefix)
+        self._driver.gather.begin(self._number)
+        self._answer = b""
+        head = yield codec.HEAD
+        codec.check_not_shared(head)
+        length = codec.INT + batch * codec.CELL
+        count, cells = codec.split_prefix(bytes(head) + bytes((yield length - codec.HEAD)), batch)
+        codec.check_count(count, template)
         positions = yield batch * 24 * len(template.numbers)
         start = time.perf_counter()
         self._systems = codec.distinct(codec.read_systems(cells, positions, template))
@@ -207,9 +215,12 @@ class IpiConnection:
         self._driver.gather.ask(self._number, self._driver.server.clock())
         self._monitor.add("codec", time.perf_counter() - start)
 
-    def _take_exit(self) -> None:
-        waits = self._systems or self._answer
-        if waits:
+    def _take_exit(self, wants_answer: bool) -> None:
+        """i-PI says so at its end, or to a driver whose answer took longer than its <timeout>.
+
+        It always says STATUS once it has read an answer: before that, it wants one still.
+        """
+        if wants_answer:
             self._driver.dropped(time.monotonic() - self._since)
             self.leave("i-PI said EXIT before it had its answer")
         else:
@@ -226,8 +237,9 @@ class IpiConnection:
 
     def _reply(self, question: bytes) -> None:
         if question == codec.GETFORCE:
-            self._send(self._answer)
-            self._answer = b""
+            answer, self._answer = self._answer, b""
+            self._untold = True
+            self._send(answer)
         elif self._answer:
             self._send(codec.HAVEDATA)
         else:
@@ -248,7 +260,6 @@ class IpiConnection:
 
     def _finish_connecting(self) -> None:
         if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._driver.absent()
             self.leave("")
             return
         self._connecting = False

@@ -138,7 +138,10 @@ class Server:
 
     def poll(self, timeout: float | None = None) -> None:
         """One round: wait for at most `timeout` seconds, read, evaluate, answer."""
-        for key, _ in self._selector.select(self._wait() if timeout is None else timeout):
+        wait = self._wait()
+        if timeout is not None:
+            wait = timeout if wait is None else min(wait, timeout)
+        for key, _ in self._selector.select(wait):
             if key.fileobj is self._woken:
                 self._drain_wakeup()
             elif isinstance(key.data, Listener):

@@ -45,6 +45,8 @@ def read_template(path: Path) -> Template:
 
 def check_template(template: Template, model: Capabilities, max_atoms: int) -> None:
     """Raises UnknownElementError and RequestError where a model cannot serve such a structure."""
+    if len(template.numbers) == 0:
+        raise RequestError("the template has no atoms: give the structure that i-PI starts from.")
     unknown = frozenset(template.numbers.tolist()) - model.numbers
     if unknown:
         raise UnknownElementError(
