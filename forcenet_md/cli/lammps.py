@@ -24,7 +24,12 @@ def lammps(
     ],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-in FILE …", help="LAMMPS's own arguments.", show_default=False),
+        typer.Argument(
+            metavar="LAMMPS-OPTIONS",
+            help="LAMMPS's own options, such as -in FILE, -var NAME VALUE, -log FILE; without -in"
+            " it reads standard input.",
+            show_default=False,
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
@@ -48,8 +53,9 @@ def lammps(
 ) -> None:
     """Run a LAMMPS script with the model inside: no server, the script stays as it is.
 
-    The script's lines 'fix … external' and 'forcenet …' are the ones for a server; the address in
-    them is not used. With several ranks: mpirun -n 2 forcenet-md lammps --model alloy -in in.alloy
+    Its lines fix external and forcenet are those for a server; the address there is not used.
+
+    With several ranks: mpirun -n 2 forcenet-md lammps --model alloy -in in.alloy
     """
     from forcenet_md.engines.lammps_in_process import run
 

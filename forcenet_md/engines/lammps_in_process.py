@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from forcenet_md.server.door import Door
 
 VARIABLE = "FORCENET_MD_IN_PROCESS"  # PROCESS:DOOR, the socket that takes connections
-PATIENCE = 5.0  # s for the model's thread to end
+PATIENCE = 2.0  # s for the model's thread to end
 REFUSED = {
     ("-p", "-partition"): "several partitions",
     ("-m", "-mpicolor"): "several programs in one MPI launch",
@@ -121,11 +122,11 @@ def check_arguments(arguments: Sequence[str]) -> str:
 
 def join_world() -> Intracomm:
     """All ranks of this launch. Raises LammpsError where there is no MPI."""
-    import mpi4py
-
-    mpi4py.rc.thread_level = "funneled"
-    mpi4py.rc.errors = "fatal"  # for LAMMPS does not look at what MPI returns
     try:
+        import mpi4py
+
+        mpi4py.rc.thread_level = "funneled"
+        mpi4py.rc.errors = "fatal"  # for LAMMPS does not look at what MPI returns
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise LammpsError(
@@ -183,21 +184,28 @@ def model_in_thread(
     from forcenet_md.server.loop import Server
     from forcenet_md.server.monitor import Lines, Monitor
 
-    logs = [Lines.append_to(log_file)] if log_file else []
     build(installed_target())
-    evaluator = load()
-    evaluator.warm_up()
-    server = Server(evaluator, limits=unhurried(max_atoms), monitor=Monitor(*logs))
+    logs = [Lines.append_to(log_file)] if log_file else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    door = Door(server, ours)
+    ready: Future[tuple[Server, Door]] = Future()
 
     def serve() -> None:
         # A connection that LAMMPS has closed is a fault to be handled here, not the end of all.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-        server.serve()
+        try:
+            # Here, for torch's number of threads shall not be LAMMPS's: OpenMP's is each thread's.
+            evaluator = load()
+            evaluator.warm_up()
+            server = Server(evaluator, limits=unhurried(max_atoms), monitor=Monitor(*logs))
+            ready.set_result((server, Door(server, ours)))
+        except BaseException as error:
+            ready.set_exception(error)
+        else:
+            server.serve()
 
     thread = threading.Thread(target=serve, name="model", daemon=True)
     thread.start()
+    server, door = ready.result()
     os.environ[VARIABLE] = f"{os.getpid()}:{theirs.fileno()}"
     try:
         with theirs:
