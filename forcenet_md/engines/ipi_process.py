@@ -116,8 +116,8 @@ class IpiProcess:
         words = self.output.fault or self.output.problem
         if words is None and code not in (0, None):
             words = self.output.last or "it said nothing"
-            if code > 128:
-                words = f"it was killed by {signal.Signals(code - 128).name}"
+            if code > 128 or code < 0:
+                words = f"it was killed by {signal.Signals(abs(code) % 128).name}"
         if words is not None:
             raise ProcessError(f"i-PI failed: {words}.".replace("..", "."))
 

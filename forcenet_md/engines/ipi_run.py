@@ -43,31 +43,31 @@ def supervise(plan: Plan, options: Options) -> int:
     )
     stop = StopSignal()
     ipi: IpiProcess | None = None
+    fault: ForceNetError | None = None
     with contextlib.ExitStack() as stack:
+        stack.callback(_remove_dead_socket, plan.address)
 
         def start(server: Server) -> None:
             nonlocal ipi
             server.monitor.log(f"starting i-PI on {plan.ipi.path}")
-            ipi = stack.enter_context(
-                IpiProcess(plan.ipi.path, server.monitor.relay, ended=server.stop)
-            )
+            process = IpiProcess(plan.ipi.path, server.monitor.relay, ended=server.stop)
+            ipi = stack.enter_context(process)
 
         try:
             with stop.installed():
                 run(options, stop, start)
-        except ForceNetError:
-            if ipi is not None:
-                ipi.end()
-                _say(_stopped(plan, ipi))
-            raise
+        except ForceNetError as error:
+            fault = error
         except SystemExit:
             if stop.number is None:
                 raise
-        if stop.number is not None:
+        if fault is not None or stop.number is not None:
             if ipi is not None:
                 ipi.end()
-                _say(_stopped(plan, ipi))
-            return 128 + stop.number
+                _say(f"i-PI was stopped. {_restart(plan, ipi)}")
+            if fault is not None:
+                raise fault
+            return 128 + (stop.number or 0)
         assert ipi is not None
         return _finish(plan, ipi)
 
@@ -81,12 +81,12 @@ def _finish(plan: Plan, ipi: IpiProcess) -> int:
     else:
         raise ProcessError(
             "i-PI let go of the server and did not end: raise or leave out its <timeout>; it was"
-            f" stopped. {_stopped(plan, ipi)}"
+            f" stopped. {_restart(plan, ipi)}"
         )
     step, total = restart_step(Path(), ipi.began), plan.ipi.total_steps
     if ipi.output.cause or (step is not None and step < total and ipi.output.done is None):
         why = f" ({ipi.output.cause})" if ipi.output.cause else ""
-        _say(f"i-PI ended before its last step{why}. {_stopped(plan, ipi)}")
+        _say(f"i-PI ended before its last step{why}. {_restart(plan, ipi)}")
     elif ipi.output.done:
         _say(f"i-PI has finished: {ipi.output.done}.")
     else:
@@ -127,12 +127,10 @@ def clear_address(address: str) -> None:
         return
     if not stat.S_ISSOCK(kind):
         raise AddressError(f"{name} is not a socket, and i-PI wants to make one there: move it.")
-    # Not the kind of socket that i-PI listens with: no connection is made that it would notice.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        if probe.connect_ex(name) != errno.ECONNREFUSED:
-            raise AddressError(
-                f"another i-PI runs at {name}: let it end, or give this input another <address>."
-            )
+    if not _is_dead(name):
+        raise AddressError(
+            f"another i-PI runs at {name}: let it end, or give this input another <address>."
+        )
     try:
         os.unlink(name)
     except OSError as error:
@@ -141,6 +139,23 @@ def clear_address(address: str) -> None:
             f" ({error.strerror}): give this input another <address>."
         ) from None
     _say(f"removed {name}, left over from an i-PI that was killed.")
+
+
+def _is_dead(name: str) -> bool:
+    """Whether nobody listens on a socket.
+
+    Asked with another kind of socket than i-PI's: that makes no connection it would notice.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex(name) == errno.ECONNREFUSED
+
+
+def _remove_dead_socket(address: str) -> None:
+    """After the end of i-PI: it leaves its socket if it was killed or failed."""
+    scheme, _, name = address.partition(":")
+    with contextlib.suppress(OSError):
+        if scheme == "unix" and _is_dead(name):
+            os.unlink(name)
 
 
 def _check_port(host: str, port: str) -> None:
@@ -157,7 +172,7 @@ def _check_port(host: str, port: str) -> None:
                 ) from None
 
 
-def _stopped(plan: Plan, ipi: IpiProcess) -> str:
+def _restart(plan: Plan, ipi: IpiProcess) -> str:
     step = restart_step(Path(), ipi.began)
     if step is None:
         return "It wrote no RESTART."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -100,8 +101,10 @@ class Monitor:
     def relay(self, line: str) -> None:
         """A line of another program, as it is; waits for who reads it. May be called from any
         thread."""
+        data = f"{line}\n".encode()
         with contextlib.suppress(OSError, ValueError):
-            print(line, flush=True)
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
 
     # Called by the server ----------------------------------------------------------------------
 
