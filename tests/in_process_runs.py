@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lammps_runs import BIN, EXTERNAL, NO_PAIR, Run, crystal
 
@@ -69,13 +70,13 @@ def lammps(
         process.communicate()
 
 
-def run(*arguments: object, typed: str = "", **settings: object) -> Ended:
-    with lammps(*arguments, **settings) as process:  # type: ignore[arg-type]
+def run(*arguments: Any, typed: str = "", **settings: Any) -> Ended:
+    with lammps(*arguments, **settings) as process:
         output, errors = process.communicate(typed, timeout=120)
         return Ended(process.returncode, output, errors)
 
 
-def succeed(*arguments: object, **settings: object) -> Ended:
+def succeed(*arguments: Any, **settings: Any) -> Ended:
     done = run(*arguments, **settings)
     assert done.returncode == 0, done.output + done.errors
     assert done.errors == ""

@@ -59,31 +59,44 @@ def run(
     end_by_signal()
     world = join_world()
     try:
-        with contextlib.ExitStack() as stack:
-            script, door, fault = "", None, None
-            if world.rank == 0:
-                try:
-                    script = check_arguments(arguments)
-                    door = stack.enter_context(model_in_thread(load, max_atoms, log_file))
-                except ForceNetError as error:
-                    fault = error
-            wait_for_root(world)
-            script, failed = world.bcast((script, fault is not None))
-            if not failed:
-                fault = run_lammps(arguments, script, world)
-            if fault is not None or failed:
-                raise fault if fault and world.rank == 0 else SystemExit(1)
-            if door is not None and door.count == 0:
-                print(
-                    "forcenet-md: warning: the script never gave the command forcenet, so that the"
-                    " model was not used.",
-                    file=sys.stderr,
-                )
-    except Exception as error:
-        if world.size == 1 or isinstance(error, ForceNetError):
+        fault = run_together(world, arguments, load, max_atoms, log_file)
+    except BaseException:
+        if world.size == 1:
             raise
         traceback.print_exc()
         abort(world)
+    if fault is not None:
+        raise fault if world.rank == 0 else SystemExit(1)
+
+
+def run_together(
+    world: Intracomm,
+    arguments: Sequence[str],
+    load: Callable[[], Evaluator],
+    max_atoms: int,
+    log_file: Path | None,
+) -> ForceNetError | None:
+    """The fault that ended the run, known to all ranks; None if it ended well."""
+    with contextlib.ExitStack() as stack:
+        script, door = "", None
+        fault: ForceNetError | None = None
+        if world.rank == 0:
+            try:
+                script = check_arguments(arguments)
+                door = stack.enter_context(model_in_thread(load, max_atoms, log_file))
+            except ForceNetError as error:
+                fault = error
+        wait_for_root(world)
+        script, fault = world.bcast((script, fault))
+        if fault is None:
+            fault = run_lammps(arguments, script, world)
+        if fault is None and door is not None and door.count == 0:
+            print(
+                "forcenet-md: warning: the script never gave the command forcenet, so that the"
+                " model was not used.",
+                file=sys.stderr,
+            )
+        return fault
 
 
 def check_arguments(arguments: Sequence[str]) -> str:
