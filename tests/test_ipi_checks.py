@@ -155,19 +155,31 @@ def test_global_thermostats_are_told(mode: str, use: str) -> None:
     assert plan(SOCKET, system(motion=motion), model=GRADIENT).warnings == ()
 
 
-def test_each_thermostat_of_a_multi_is_looked_at() -> None:
-    both = LANGEVIN + LANGEVIN.replace("langevin", "svr")
-    motion = dynamics("nvt", f"<thermostat mode='multi'>{both}</thermostat>")
-    (warning,) = plan(SOCKET, system(motion=motion)).warnings
-    assert "'svr'" in warning
+def test_one_local_thermostat_of_several_is_enough() -> None:
+    def thermostats(*modes: str) -> str:
+        inner = "".join(LANGEVIN.replace("langevin", mode) for mode in modes)
+        return system(motion=dynamics("nvt", f"<thermostat mode='multi'>{inner}</thermostat>"))
+
+    assert plan(SOCKET, thermostats("svr", "langevin")).warnings == ()
+    assert plan(SOCKET, thermostats("svr", "gle")).warnings == ()
+    (warning,) = plan(SOCKET, thermostats("svr", "pile_g")).warnings
+    assert "'svr' acts on all atoms as one" in warning
+
+
+def test_one_strong_thermostat_of_several_is_enough() -> None:
+    weak = LANGEVIN.replace("100", "1000")
+    both = system(motion=dynamics("nvt", f"<thermostat mode='multi'>{weak}{LANGEVIN}</thermostat>"))
+    assert plan(SOCKET, both).warnings == ()
+    twice = system(motion=dynamics("nvt", f"<thermostat mode='multi'>{weak}{weak}</thermostat>"))
+    assert "tau 1000 fs" in plan(SOCKET, twice).warnings[0]
 
 
 @pytest.mark.parametrize(
     "motion", [dynamics("nve", ""), dynamics("npt", ""), minimise("lbfgs"), motion_of("atomswap")]
 )
 def test_a_fast_force_that_is_taken_out_again_is_not_judged(motion: str) -> None:
-    found = plan(SOCKET, OTHER, system(motion=motion, forces=SPLIT), forcefield="f")
-    assert found.warnings == ()
+    (other,) = plan(SOCKET, OTHER, system(motion=motion, forces=SPLIT), forcefield="f").warnings
+    assert other.startswith("not served here: g;")
 
 
 def test_the_slow_force_of_such_a_run_is_judged() -> None:
@@ -182,8 +194,7 @@ def test_an_energy_from_elsewhere_does_not_help() -> None:
 
 def test_a_force_without_weight_is_not_judged() -> None:
     forces = "<force forcefield='f' weight='0'/><force forcefield='g'/>"
-    found = plan(SOCKET, OTHER, system(motion=minimise("bfgs"), forces=forces), forcefield="f")
-    assert found.warnings == ()
+    plan(SOCKET, "<fflj name='g'/>", system(motion=minimise("bfgs"), forces=forces))
 
 
 def test_columns_without_a_meaning_are_told() -> None:

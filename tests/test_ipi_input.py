@@ -147,6 +147,17 @@ def test_a_socket_within_another_forcefield_is_known_by_its_name(outer: str) -> 
     assert (found.forcefield.name, found.forcefield.outer) == ("f", "all")
 
 
+def test_the_prefix_is_not_for_sockets_within_another_forcefield() -> None:
+    nested = f"<ffcommittee name='all'>{SOCKET}</ffcommittee>"
+    users = system(forces="<force forcefield='all'/>")
+    assert plan(nested, users, attributes="sockets_prefix='/x/'").address == "unix:/tmp/ipi_a"
+
+
+def test_what_a_restart_only_has_to_have_is_passed_over() -> None:
+    unused = "<ffrotations name='g'><ffsocket name='__DUMMY__'/></ffrotations>"
+    assert plan(unused, SOCKET, system()).forcefield.name == "f"
+
+
 def test_an_input_without_a_socket_names_what_it_has() -> None:
     with pytest.raises(DataError, match=r"no <ffsocket> \(it has fflj, ffdirect\)"):
         plan("<fflj name='f'/><ffdirect name='g'/>", system())

@@ -38,8 +38,7 @@ NEED_ENERGY = {  # why, and what works
     ),
 }
 CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
-GLOBAL_THERMOSTATS = ("svr", "pile_g", "nm_gle_g")
-LOCAL_THERMOSTATS = ("langevin", "pile_l", "ffl", "cl")
+GLOBAL_THERMOSTATS = {"svr": "langevin", "pile_g": "pile_l", "nm_gle_g": "nm_gle"}  # what is local
 LONGEST_TAU = 200.0  # fs
 SHORT_TIMEOUT = 10.0  # s
 ENERGY_COLUMNS = ("potential", "conserved", "pot_", "bead_potentials", "ensemble_lp", "ti_")
@@ -102,6 +101,13 @@ def _socket(ipi: IpiInput, forcefield: SocketForceField, n_atoms: int) -> Iterat
             f"<batch_size> {batch} is more than the {requests} structures of a step: i-PI fills"
             " the batch with copies that take time",
         )
+    others = [f.name for f in ipi.forcefields if f != forcefield and ipi.users(f)]
+    if others:
+        yield Finding(
+            False,
+            f"not served here: {', '.join(others)}; give i-PI a driver for each, as with"
+            " `forcenet-md serve --ipi` in another terminal, or it waits for ever",
+        )
     if 0 < forcefield.timeout < SHORT_TIMEOUT:
         yield Finding(
             False,
@@ -160,22 +166,22 @@ def _not_conservative(system: IpiSystem, model: str) -> Iterator[Finding]:
                 " the system heats up without bound: use mode='nvt' with a langevin thermostat of"
                 " tau 100 femtosecond, or multiple time stepping with a conservative force outside",
             )
-        for thermostat in thermostats:
-            mode = _mode_of(thermostat, "")
-            tau = femtoseconds(thermostat.find("tau"), system.source)
-            if mode in GLOBAL_THERMOSTATS:
-                local = {"svr": "langevin", "pile_g": "pile_l"}.get(mode, "nm_gle")
-                yield Finding(
-                    False,
-                    f"the thermostat '{mode}' acts on all atoms as one: with forces that are not a"
-                    f" gradient ({model}) the elements get different temperatures; use '{local}'",
-                )
-            if tau and tau > LONGEST_TAU and mode in (*GLOBAL_THERMOSTATS, *LOCAL_THERMOSTATS):
-                yield Finding(
-                    False,
-                    f"a thermostat with tau {tau:.4g} fs is too weak for forces that are not a"
-                    f" gradient ({model}), the system will be too hot: use 100 femtosecond",
-                )
+        modes = [_mode_of(thermostat, "") for thermostat in thermostats]
+        if modes and all(mode in GLOBAL_THERMOSTATS for mode in modes):
+            yield Finding(
+                False,
+                f"the thermostat '{modes[0]}' acts on all atoms as one: with forces that are not a"
+                f" gradient ({model}) the elements get different temperatures; use"
+                f" '{GLOBAL_THERMOSTATS[modes[0]]}'",
+            )
+        taus = [femtoseconds(thermostat.find("tau"), system.source) for thermostat in thermostats]
+        known = [tau for tau in taus if tau]
+        if known and len(known) == len(taus) and min(known) > LONGEST_TAU:
+            yield Finding(
+                False,
+                f"a thermostat with tau {min(known):.4g} fs is too weak for forces that are not a"
+                f" gradient ({model}), the system will be too hot: use 100 femtosecond",
+            )
 
 
 def _exchanges(system: IpiSystem) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ ATOMIC_TIME = 2.4188843e-2  # fs
 ASE_TIME = 10.180506  # fs, Å √(amu/eV)
 SECOND_PREFIXES = {"": 1e15, "milli": 1e12, "micro": 1e9, "nano": 1e6, "pico": 1e3, "femto": 1.0}
 T = TypeVar("T", int, float, str)
+PREFIX = "/tmp/ipi_"
+UNUSED = "__DUMMY__"  # i-PI's name for what a RESTART has to have
 DYNAMICS = ("dynamics", "driven_dynamics", "constrained_dynamics")
 
 
@@ -28,12 +30,14 @@ class SocketForceField:
     """One <ffsocket>.
 
     outer: the name that systems know it by: that of the forcefield it is part of, if any
+    prefix: what i-PI puts before the address of a unix socket
     active: the atoms it is asked about (from 0), None for all
     latency, timeout: s; a timeout of 0 is none
     """
 
     name: str
     outer: str
+    prefix: str
     mode: str
     address: str
     port: int
@@ -115,7 +119,6 @@ class IpiInput:
 
     path: Path
     simulation: ET.Element
-    prefix: str
     total_steps: int
     forcefields: tuple[SocketForceField, ...]
     others: tuple[str, ...]
@@ -146,7 +149,6 @@ def read_input(path: Path) -> IpiInput:
     return IpiInput(
         path=path,
         simulation=simulation,
-        prefix=simulation.get("sockets_prefix", "/tmp/ipi_").strip(),
         total_steps=value(simulation, "total_steps", int, 1000, path),
         forcefields=forcefields,
         others=others,
@@ -192,20 +194,24 @@ def parse_xml(path: Path) -> ET.Element:
 
 
 def _forcefields(simulation: ET.Element, path: Path) -> Iterator[SocketForceField]:
+    prefix = simulation.get("sockets_prefix", PREFIX).strip()
     for element in simulation:
+        name = element.get("name", "").strip()
         if element.tag == "ffsocket":
-            yield _forcefield(element, element.get("name", "").strip(), path)
+            yield _forcefield(element, name, prefix, path)
         elif element.tag.startswith("ff"):
             for inner in element.iter("ffsocket"):
-                yield _forcefield(inner, element.get("name", "").strip(), path)
+                if inner.get("name") != UNUSED:
+                    yield _forcefield(inner, name, PREFIX, path)  # i-PI hands its own on to none
 
 
-def _forcefield(element: ET.Element, outer: str, path: Path) -> SocketForceField:
+def _forcefield(element: ET.Element, outer: str, prefix: str, path: Path) -> SocketForceField:
     chosen = element.find("activelist")
     active = [int(n) for n in numbers_of(chosen, path)] if chosen is not None else []
     return SocketForceField(
         name=element.get("name", "").strip(),
         outer=outer,
+        prefix=prefix,
         mode=element.get("mode", "inet").strip(),
         address=value(element, "address", str, "localhost", path),
         port=value(element, "port", int, 65535, path),

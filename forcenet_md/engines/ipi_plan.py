@@ -86,16 +86,16 @@ def make_plan(
     return Plan(
         ipi,
         chosen,
-        _address(chosen, ipi.prefix),
+        _address(chosen),
         structure.template,
         sockets,
         (*structure.remarks, *(finding.sentence for finding in findings)),
     )
 
 
-def _address(forcefield: SocketForceField, prefix: str) -> str:
+def _address(forcefield: SocketForceField) -> str:
     if forcefield.mode == "unix":
-        return f"unix:{Path(prefix + forcefield.address).absolute()}"
+        return f"unix:{Path(forcefield.prefix + forcefield.address).absolute()}"
     host = forcefield.address
     return f"tcp:{'127.0.0.1' if host in ('', '0.0.0.0', 'localhost') else host}:{forcefield.port}"
 
