@@ -350,6 +350,13 @@ def test_why_it_stopped_is_the_first_word_of_it() -> None:
     assert output.done is None
 
 
+def test_what_follows_a_good_end_is_no_cause() -> None:
+    """With exit_on_disconnect i-PI calls its own farewell to the driver a disconnection."""
+    output = heard(f"{TRIGGER} @ SIMULATION: Exiting cleanly.", f"{TRIGGER}Client shutdown.")
+    assert output.cause is None
+    assert output.done is None
+
+
 def test_a_converged_minimisation_is_an_end() -> None:
     output = heard(f"{TRIGGER}Geometry optimization converged. Exiting simulation")
     assert output.done == "Geometry optimization converged. Exiting simulation"

@@ -29,6 +29,7 @@ class IpiOutput:
         self.done: str | None = None  # why it has no more to do
         self.last = ""
         self._in_traceback = False
+        self._at_its_end = False
 
     def read(self, line: str) -> None:
         if line.strip():
@@ -47,10 +48,11 @@ class IpiOutput:
             self.cause = self.cause or line.partition(":")[2].removesuffix("! Bye bye!").strip()
 
     def _softexit(self, message: str) -> None:
-        first = self.cause is None and self.done is None
-        if not first or not message or message.startswith("@"):
+        if self.cause or self.done or self._at_its_end or not message:
             return
-        if re.search(r"Kill signal|EXIT file|wallclock|Client shutdown", message):
+        if message.startswith("@"):
+            self._at_its_end = message.endswith("Exiting cleanly")  # all that follows is part of it
+        elif re.search(r"Kill signal|EXIT file|wallclock|Client shutdown", message):
             self.cause = message
         else:
             self.done = message
