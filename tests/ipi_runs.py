@@ -107,7 +107,8 @@ class AllPairs:
     name: str = "model"
 
     def write(self, folder: Path) -> str:
-        epsilon, sigma = self.epsilon * IPI.electronvolt, self.sigma * IPI.angstrom
+        # In i-PI's units eV/Å is not quite eV through Å: the forces are to be right.
+        epsilon, sigma = self.epsilon * IPI.force * IPI.angstrom, self.sigma * IPI.angstrom
         return f"""
   <fflj name='{self.name}' pbc='false'>
     <parameters> {{ eps: {epsilon:.17g}, sigma: {sigma:.17g} }} </parameters>
@@ -118,6 +119,15 @@ class AllPairs:
 
 
 Field = Served | Direct | AllPairs
+Variants = Mapping[str, Sequence[Field]]
+
+
+def versus(*models: str, names: Sequence[str] = ("model",), sockets: int = 1) -> Variants:
+    """Models served by us, and in i-PI itself."""
+    return {
+        "ours": [Served(m, name, sockets) for m, name in zip(models, names, strict=True)],
+        "theirs": [Direct(m, name) for m, name in zip(models, names, strict=True)],
+    }
 
 
 @dataclass
@@ -185,16 +195,17 @@ def i_pi(folder: Path, text: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def run_all(
-    variants: Mapping[str, Sequence[Field]],
+    variants: Variants,
     systems: str,
     atoms: Atoms,
     folder: Path,
     steps: int,
     more: str = "",
+    threads: bool = False,
 ) -> dict[str, Run]:
     """The same systems with the force fields of each variant, all at the same time.
 
-    more: beside the systems, as <smotion>
+    more, threads: of `simulation`
     """
     with contextlib.ExitStack() as stack:
         running = {}
@@ -202,7 +213,7 @@ def run_all(
             own = folder / name
             own.mkdir()
             atoms.write(own / STRUCTURE)
-            text = simulation([each.write(own) for each in fields], systems, steps, more)
+            text = simulation([each.write(own) for each in fields], systems, steps, more, threads)
             process = stack.enter_context(i_pi(own, text))
             running[name] = process, [stack.enter_context(each.served(own)) for each in fields]
         return {name: ended(folder / name, *each) for name, each in running.items()}
@@ -226,15 +237,15 @@ def assert_same(one: Run, other: Run, steps: int, prefix: str = "", accuracy: fl
     scalars = one.scalars(prefix)
     for name, expected in other.scalars(prefix).items():
         assert len(expected) == steps + 1
-        assert _difference(scalars[name], expected) <= accuracy + DIGIT, name
+        assert difference(scalars[name], expected) <= accuracy + DIGIT, name
     for name in VECTORS:
         expected = other.vectors(name, prefix)
         assert np.abs(expected).max() > 0.0
-        assert _difference(one.vectors(name, prefix), expected) <= accuracy, name
-    assert _difference(one.cells(prefix), other.cells(prefix)) <= accuracy
+        assert difference(one.vectors(name, prefix), expected) <= accuracy, name
+    assert difference(one.cells(prefix), other.cells(prefix)) <= accuracy
 
 
-def _difference(values: np.ndarray, expected: np.ndarray) -> float:
+def difference(values: np.ndarray, expected: np.ndarray) -> float:
     assert values.shape == expected.shape
     assert np.isfinite(expected).all()
     return float(np.abs(values - expected).max() / (np.abs(expected).max() or 1.0))

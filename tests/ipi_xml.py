@@ -9,10 +9,12 @@ SCALARS = ("step", "conserved", "potential", "kinetic_md", "pressure_md")
 VECTORS = ("positions", "velocities", "forces")
 
 
-def simulation(fields: Sequence[str], systems: str, steps: int, more: str = "") -> str:
+def simulation(
+    fields: Sequence[str], systems: str, steps: int, more: str = "", threads: bool = False
+) -> str:
     """Writes the scalars of every step, and the vectors with all their digits of five.
 
-    One system after the other (threading), so that random numbers come in one order.
+    threads: all systems at once, and not in turn, so that random numbers have no order
     """
     stride = max(1, steps // 4)
     trajectories = "".join(
@@ -20,7 +22,7 @@ def simulation(fields: Sequence[str], systems: str, steps: int, more: str = "") 
         for what in VECTORS
     )
     return f"""
-<simulation verbosity='low' threading='false'>
+<simulation verbosity='low' threading='{threads}'>
   <output prefix='out'>
     <properties stride='1' filename='scalars'> [ {", ".join(SCALARS)} ] </properties>
     {trajectories}

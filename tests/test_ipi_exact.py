@@ -13,7 +13,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ipi_peer import socket_file
-from ipi_runs import BIN, Direct, Run, Served, assert_same, ended, i_pi, run_all
+from ipi_runs import BIN, Direct, Run, Served, Variants, assert_same, ended, i_pi, run_all, versus
 from ipi_xml import STRUCTURE, barostat, dynamics, pressure, simulation, system, thermostat
 from serving import PATIENCE, ServeProcess, copper
 
@@ -66,10 +66,9 @@ CASES = {
     "case",
     [case if case == "alloy" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
 )
-def test_dynamics_of_all_ensembles(tmp_path, case):
+def test_dynamics_of_all_ensembles(tmp_path: Path, case: str) -> None:
     atoms, model, systems = CASES[case]
-    fields = {"ours": [Served(model)], "theirs": [Direct(model)]}
-    runs = run_all(fields, systems, atoms, tmp_path, STEPS)
+    runs = run_all(versus(model), systems, atoms, tmp_path, STEPS)
     for ensemble in ("nve", "nvt", "npt"):
         assert_same(runs["ours"], runs["theirs"], STEPS, ensemble)
     assert_moved(runs["ours"])
@@ -98,9 +97,9 @@ FEW = ["sockets", "padded batches", "older flow"]
 
 
 @pytest.mark.parametrize("names", [FEW, pytest.param(list(BEADS), marks=pytest.mark.slow)])
-def test_beads_however_they_are_sent(tmp_path, names):
+def test_beads_however_they_are_sent(tmp_path: Path, names: list[str]) -> None:
     """Path integrals: each way gives what i-PI's driver gives bead by bead."""
-    fields = {name: [BEADS[name]] for name in names} | {"theirs": [Direct(EMT)]}
+    fields: Variants = {name: [BEADS[name]] for name in names} | {"theirs": [Direct(EMT)]}
     paths = system(dynamics("nvt", thermostat("pile_g")), beads=4)
     runs = run_all(fields, paths, copper(), tmp_path, steps=40)
     for name in names:
@@ -110,10 +109,9 @@ def test_beads_however_they_are_sent(tmp_path, names):
 
 
 @pytest.mark.slow
-def test_constant_pressure_of_beads(tmp_path):
+def test_constant_pressure_of_beads(tmp_path: Path) -> None:
     motion = dynamics("npt", thermostat("pile_l") + barostat("isotropic"))
-    fields = {"theirs": [Direct(EMT)], "ours": [Served(EMT, sockets=4)],
-              "batch": [Served(EMT, elements="<batch_size> 4 </batch_size>")]}  # fmt: skip
+    fields = {**versus(EMT, sockets=4), "batch": [BEADS["batch"]]}
     paths = system(motion, beads=4, ensemble=pressure(5.0))
     runs = run_all(fields, paths, alloy((2, 3, 4)), tmp_path, STEPS)
     assert_same(runs["ours"], runs["theirs"], STEPS)
@@ -121,7 +119,7 @@ def test_constant_pressure_of_beads(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_commands_a_user_types(tmp_path):
+def test_the_commands_a_user_types(tmp_path: Path) -> None:
     """`forcenet-md serve` and i-PI's own `i-pi-driver-py`, as processes at a real i-PI."""
     runs = {}
     for name, driver in {"ours": our_command, "theirs": their_command}.items():
