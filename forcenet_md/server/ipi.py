@@ -14,6 +14,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from forcenet_md.errors import ForceNetError, ProtocolError, RequestError
 from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve
 from forcenet_md.server.gather import Gather
@@ -64,6 +66,7 @@ class IpiDriver:
         self._ended = ended
         self._target = _resolved(address)
         self._open: dict[int, IpiConnection] = {}
+        self._calling: int | None = None  # the connection that i-PI has not answered yet
         self._sockets = sockets
         self._done = False
         self._wait = SOON
@@ -73,9 +76,13 @@ class IpiDriver:
         self._cells: set[bytes] = set()
 
     def connect(self) -> None:
-        """Make the connections that are missing; try again later for those that fail."""
+        """Make the next connection that is missing; try again later if that fails.
+
+        One after the other: i-PI lets few of them queue, and a tcp connection beyond those is lost
+        without a sign.
+        """
         self._scheduled = False
-        if self._done:
+        if self._done or self._calling is not None or len(self._open) == self._sockets:
             return
         if time.monotonic() > self._farewell:
             self.finish("i-PI ended")
@@ -84,7 +91,7 @@ class IpiDriver:
             self._told_waiting = True
             self.server.monitor.log(f"waiting for i-PI at {self.address}")
         try:
-            self._connect_missing()
+            sock = _begin_to_connect(*self._target)
         except OSError as error:
             self.fail(
                 ProtocolError(
@@ -92,23 +99,23 @@ class IpiDriver:
                     " give fewer --sockets or raise `ulimit -n`."
                 )
             )
+            return
+        if sock is None:
+            self._retry_later()
+            return
+        number = min(set(range(self._sockets)) - self._open.keys())
+        self._calling = number
+        self._open[number] = IpiConnection(self, sock, number)
+        self.server.add(self._open[number])
 
-    def _connect_missing(self) -> None:
-        """Raises OSError when this process has too many files open."""
-        for number in range(self._sockets):
-            if number not in self._open:
-                sock = _begin_to_connect(*self._target)
-                if sock is None:
-                    self._retry_later()
-                    return
-                self._open[number] = IpiConnection(self, sock, number)
-                self.server.add(self._open[number])
-
-    def connected(self) -> None:
+    def connected(self, number: int) -> None:
         """i-PI has asked a first question: it is there."""
+        if number == self._calling:
+            self._calling = None
         self._wait = SOON
         self._farewell = inf
         self._told_waiting = False
+        self.connect()
 
     def dropped(self, seconds: float) -> None:
         """i-PI said EXIT while it waited for an answer: it ends, or its patience did."""
@@ -121,6 +128,8 @@ class IpiDriver:
     def left(self, number: int) -> None:
         """A connection has ended; another one is made unless all is over."""
         self._open.pop(number, None)
+        if number == self._calling:
+            self._calling = None
         self.gather.leave(number)
         self._retry_later()
 
@@ -146,7 +155,8 @@ class IpiDriver:
         model = self.server.evaluator.capabilities
         if model.stress or len(self._cells) > MAX_CELLS:
             return
-        self._cells.add(system.cell.tobytes())
+        shape = np.round(system.cell @ system.cell.T, 7) + 0.0  # the same however it is turned
+        self._cells.add(shape.tobytes())
         if len(self._cells) > MAX_CELLS:
             raise RequestError(
                 f"i-PI changes the cell, but the model {model.name} gives no virial, so its"
