@@ -12,7 +12,7 @@ from ase import Atoms
 from ipi_runs import Run, Served, difference, run_all
 from ipi_xml import dynamics, system, thermostat
 from models import write_model
-from test_routes import alloy
+from test_routes import ACCURACY, alloy
 
 from forcenet_md import ForceNetCalculator
 from forcenet_md.inference.load import model_path
@@ -24,7 +24,6 @@ WAYS: dict[str, dict[str, object]] = {
     "batch": {"elements": f"<batch_size> {BEADS} </batch_size>"},
     "sockets": {"sockets": BEADS},
 }
-ACCURACY = {"float32": 1e-6, "float64": 1e-10}  # of the largest force
 Route = tuple[str, str]  # of WAYS, of ACCURACY
 FEW = [("batch", "float32"), ("sockets", "float32"), ("one by one", "float64")]
 ALL = list(product(WAYS, ACCURACY))
