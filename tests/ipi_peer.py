@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ipi.engine.forcefields import ForceRequest
-from ipi.interfaces.sockets import InterfaceSocket
+from ipi.interfaces import sockets
 from ipi.utils.units import unit_to_internal
 from serving import PATIENCE
 
@@ -28,12 +28,21 @@ BOHR = unit_to_internal("length", "angstrom", 1.0)
 HARTREE = unit_to_internal("energy", "electronvolt", 1.0)
 EV_PER_ANGSTROM = unit_to_internal("force", "ev/ang", 1.0)
 
+sockets.SERVERTIMEOUT = 0.1  # s that i-PI waits for one more driver after another
+
 _names = count()
 
 
 def own_name() -> str:
     """A name for i-PI's unix socket that no other test uses."""
     return f"forcenet_test_{os.getpid()}_{next(_names)}"
+
+
+def free_port() -> int:
+    """A tcp port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def socket_file(name: str) -> Path:
@@ -244,8 +253,9 @@ class RealIpi:
         self.path = socket_file(name)
         settings = {"mode": mode, "timeout": 0.0, "port": port or 0} | settings
         address = name if port is None else "localhost"
-        self.interface = InterfaceSocket(address=address, **settings)
+        self.interface = sockets.InterfaceSocket(address=address, **settings)
         self.requests: list[ForceRequest] = []
+        self._clients: list[socket.socket] = []  # i-PI leaves the dead ones open
         self.interface.requests = self.requests
         self.interface.open()
         self.listening = self.interface.server = Listening(self.interface.server)
@@ -274,23 +284,29 @@ class RealIpi:
         return found
 
     def step(self, images: Sequence[Atoms], patience: float = PATIENCE) -> list[Answer]:
-        """Forces of some beads, polled for as i-PI's thread does."""
-        found = self.queue(images)
+        """Forces of some beads."""
+        return self.wait(self.queue(images), patience)
+
+    def wait(self, found: list[ForceRequest], patience: float = PATIENCE) -> list[Answer]:
         end = time.monotonic() + patience
         while not all(request["status"] == "Done" for request in found):
             assert time.monotonic() < end, "i-PI waits for its driver"
-            self.interface.poll()
-            time.sleep(1e-4)
+            self.poll()
         for request in found:
             self.requests.remove(request)
         return [_result(request) for request in found]
 
+    def poll(self) -> None:
+        """A round of i-PI's polling thread."""
+        self.interface.poll()
+        self._clients.extend(c for c in self.interface.clients if c not in self._clients)
+        time.sleep(1e-4)
+
     def close(self) -> None:
         """i-PI's end: EXIT to every driver."""
-        clients = list(self.interface.clients)
         self.interface.close()
         self.interface.executor.shutdown()
-        for sock in (self.listening, *self.listening.accepted, *clients):
+        for sock in (self.listening, *self.listening.accepted, *self._clients):
             sock.close()
         self.path.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import time
@@ -144,10 +145,18 @@ class IpiConnection:
         self.leave(why)
 
     def leave(self, why: str) -> None:
-        """Nothing more comes of this connection; the loop closes the socket."""
+        """Nothing more comes of this connection; the loop closes the socket.
+
+        A socket that is closed with something unread resets the connection, and i-PI's polling
+        thread dies of a reset: it would hang whoever came next.
+        """
         if not self.ended:
             self.ended = True
             self._asked = []
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+                while self.sock.recv(1 << 16):
+                    pass
             if not self._connecting:
                 self._monitor.left(self._name, self._steps, why)
             self._driver.left(self._number)
@@ -246,7 +255,7 @@ class IpiConnection:
             self._send(codec.READY if self._initialised else codec.NEEDINIT)
         if not self._known:
             self._known = True
-            self._driver.connected()
+            self._driver.connected(self._number)
 
     def _send(self, data: bytes) -> None:
         self._out = memoryview(bytes(self._out) + data) if self._out else memoryview(data)
