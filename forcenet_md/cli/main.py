@@ -72,7 +72,7 @@ def build_app() -> typer.Typer:
     from forcenet_md import cli
 
     app = typer.Typer(
-        help="Force server for LAMMPS and ASE.",
+        help="Force server for LAMMPS, i-PI and ASE.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

@@ -116,8 +116,8 @@ def serve(
             run(options, stop)
         except IpiError as fault:
             raise IpiError(
-                f"{fault} i-PI cannot be told and keeps waiting: end it with"
-                " `touch EXIT` in its folder, which leaves a RESTART."
+                f"{fault} i-PI cannot be told: without <exit_on_disconnect> in its input it keeps"
+                " waiting; end it with `touch EXIT` in its folder, which leaves a RESTART."
             ) from None
 
 
