@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 
 from forcenet_md.engines.ipi_input import femtoseconds, parse_xml, read_input
 from forcenet_md.engines.ipi_plan import Plan, make_plan
-from forcenet_md.errors import DataError, RequestError, UnknownElementError
+from forcenet_md.errors import AddressError, DataError, RequestError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
 
 KNOWN = frozenset({1, 6, 8, 29, 79})
@@ -77,6 +77,13 @@ def test_defaults_are_those_of_ipi() -> None:
 def test_the_prefix_of_the_sockets_may_be_relative(folder: Path) -> None:
     found = plan(SOCKET, system(), attributes="sockets_prefix='run_'")
     assert found.address == f"unix:{folder}/run_a"
+
+
+def test_an_address_that_no_socket_can_have_is_refused() -> None:
+    with pytest.raises(AddressError, match=r"x{100}"):
+        plan(SOCKET.replace(" a ", "x" * 120), system())
+    with pytest.raises(AddressError, match="70000"):
+        plan("<ffsocket name='f'><port> 70000 </port></ffsocket>", system())
 
 
 def test_a_machine_by_name_stays_one() -> None:

@@ -14,9 +14,11 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from ase.build import bulk
+from models import write_model
 from serving import COMMAND, LJ, PATIENCE
 
 from forcenet_md.cli.ipi import ipi
+from forcenet_md.engines import ipi_process, ipi_run
 from forcenet_md.engines.ipi_plan import make_plan
 from forcenet_md.engines.ipi_process import IpiOutput, restart_step
 from forcenet_md.engines.ipi_run import clear_address, clear_exit_file, supervise
@@ -74,10 +76,10 @@ def write(name: str, **settings: object) -> Path:
     return path
 
 
-def run(path: Path) -> int:
+def run(path: Path, model: str = LJ) -> int:
     """`forcenet-md ipi` in this process."""
     options = Options(
-        model=LJ,
+        model=model,
         listen=(),
         device="cpu",
         threads=1,
@@ -89,7 +91,7 @@ def run(path: Path) -> int:
         max_edges=10_000,
         log_file=None,
     )
-    return supervise(make_plan(path, read_capabilities(LJ)), options)
+    return supervise(make_plan(path, read_capabilities(model)), options)
 
 
 def dead_socket(path: str) -> None:
@@ -167,6 +169,57 @@ def test_a_fault_after_its_start_is_quoted(name: str) -> None:
     path.write_text(path.read_text().replace("</output>", twice))
     with pytest.raises(ProcessError, match="i-PI failed"):
         run(path)
+
+
+FAKE = """
+import socket, sys, time
+sock = socket.socket(socket.AF_UNIX)
+sock.bind("/tmp/ipi_{name}")
+sock.listen()
+{act}
+time.sleep(600)
+"""
+
+
+def fake_ipi(name: str, act: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another i-PI, which listens, acts and never ends by itself."""
+    path = Path("fake_ipi.py").absolute()
+    path.write_text(FAKE.format(name=name, act=act))
+    monkeypatch.setattr(ipi_process, "tool", lambda _: path)
+
+
+def test_an_ipi_that_lives_on_after_a_fault_is_ended(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipi_process, "FAULT_PATIENCE", 0.1)
+    act = "print('Traceback (most recent call last):\\n  File\\nKeyError: 7', flush=True)"
+    fake_ipi(name, act, monkeypatch)
+    with pytest.raises(ProcessError, match="i-PI failed: KeyError: 7"):
+        run(write(name))
+    assert not Path(f"/tmp/ipi_{name}").exists()
+
+
+def test_an_ipi_that_lives_on_without_us_is_ended(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipi_run, "GOODBYE", 0.1)
+    fake_ipi(name, "sock.accept()[0].sendall(b'EXIT        ')", monkeypatch)
+    with pytest.raises(ProcessError, match="did not end: raise or leave out its <timeout>"):
+        run(write(name))
+    assert not Path(f"/tmp/ipi_{name}").exists()
+
+
+@pytest.mark.slow
+def test_a_model_without_energy_in_all_orientations(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_model(Path("m.pt"))
+    path = write(name, steps=100)
+    text = path.read_text().replace("<ffsocket", "<ffrotations name='r'><ffsocket")
+    text = text.replace("</ffsocket>", "</ffsocket><random> True </random></ffrotations>")
+    path.write_text(text.replace("forcefield='f'", "forcefield='r'"))
+    assert run(path, model="m.pt") == 0
+    assert "i-PI has finished: step 100 of 100." in capfd.readouterr().out
 
 
 class Supervisor:

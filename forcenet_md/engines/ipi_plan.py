@@ -20,6 +20,7 @@ from forcenet_md.engines.ipi_input import (
 from forcenet_md.engines.ipi_structure import read_structure
 from forcenet_md.errors import RequestError
 from forcenet_md.inference.interface import Capabilities
+from forcenet_md.server.ipi import parse_ipi_address
 from forcenet_md.server.template import Template, check_template
 
 MOST_SOCKETS = 64  # that are opened unasked
@@ -65,7 +66,7 @@ def make_plan(
     """Read an input of i-PI, and hold it against what a model can do.
 
     Raises RequestError for what the model cannot give, DataError and UnknownElementError for what
-    cannot be read or served.
+    cannot be read or served, AddressError for a place that no socket can be at.
     """
     ipi = read_input(path)
     chosen = choose(ipi, forcefield)
@@ -94,10 +95,13 @@ def make_plan(
 
 
 def _address(forcefield: SocketForceField) -> str:
+    """Where i-PI will listen. Raises AddressError."""
     if forcefield.mode == "unix":
-        return f"unix:{Path(forcefield.prefix + forcefield.address).absolute()}"
-    host = forcefield.address
-    return f"tcp:{'127.0.0.1' if host in ('', '0.0.0.0', 'localhost') else host}:{forcefield.port}"
+        address = f"unix:{Path(forcefield.prefix + forcefield.address).absolute()}"
+    else:
+        here = forcefield.address in ("", "0.0.0.0", "localhost")
+        address = f"tcp:{'127.0.0.1' if here else forcefield.address}:{forcefield.port}"
+    return str(parse_ipi_address(address))
 
 
 def _kind(motion: ET.Element) -> str:
