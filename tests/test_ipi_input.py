@@ -63,7 +63,7 @@ def test_the_ordinary_input_has_no_warning() -> None:
     np.testing.assert_array_equal(found.template.numbers, [29] * 4)
     assert found.template.pbc.all()
     assert not found.template.keep_net_force
-    assert "dynamics nvt, up to step 1000" in found.describe()[0]
+    assert "dynamics nvt, steps 0 to 1000" in found.describe()[0]
 
 
 def test_defaults_are_those_of_ipi() -> None:
@@ -173,6 +173,13 @@ def test_an_input_without_a_socket_names_what_it_has() -> None:
 def test_an_input_without_a_system_is_refused() -> None:
     with pytest.raises(DataError, match="no <system>"):
         plan(SOCKET)
+
+
+def test_a_run_that_is_at_its_end_is_refused() -> None:
+    steps = "<step> 40 </step><total_steps> {} </total_steps>"
+    with pytest.raises(RequestError, match="already at step 40 of 40: raise its <total_steps>"):
+        plan(SOCKET, system(), steps.format(40))
+    assert "steps 40 to 41" in plan(SOCKET, system(), steps.format(41)).describe()[0]
 
 
 def test_names_are_case_sensitive() -> None:

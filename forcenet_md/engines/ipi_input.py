@@ -119,6 +119,7 @@ class IpiInput:
 
     path: Path
     simulation: ET.Element
+    step: int
     total_steps: int
     forcefields: tuple[SocketForceField, ...]
     others: tuple[str, ...]
@@ -149,6 +150,7 @@ def read_input(path: Path) -> IpiInput:
     return IpiInput(
         path=path,
         simulation=simulation,
+        step=value(simulation, "step", int, 0, path),
         total_steps=value(simulation, "total_steps", int, 1000, path),
         forcefields=forcefields,
         others=others,

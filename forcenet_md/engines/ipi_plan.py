@@ -46,7 +46,7 @@ class Plan:
         kinds = dict.fromkeys(_kind(motion) for system in users for motion in system.motions)
         return [
             f"input       {self.ipi.path}: {', '.join(kinds) or 'no motion'},"
-            f" up to step {self.ipi.total_steps}",
+            f" steps {self.ipi.step} to {self.ipi.total_steps}",
             f"systems     {len(users)} with {len(self.template.numbers)} atoms ({atoms}),"
             f" {' or '.join(map(str, beads))} {'bead' if beads == [1] else 'beads'}"
             + (", some of them held" if self.template.keep_net_force else ""),
@@ -69,6 +69,11 @@ def make_plan(
     cannot be read or served, AddressError for a place that no socket can be at.
     """
     ipi = read_input(path)
+    if ipi.step >= ipi.total_steps:
+        raise RequestError(
+            f"{path} is already at step {ipi.step} of {ipi.total_steps}: raise its <total_steps>"
+            " to go on."
+        )
     chosen = choose(ipi, forcefield)
     structure = read_structure(ipi, chosen, template)
     findings = check(ipi, chosen, model, len(structure.template.numbers))
