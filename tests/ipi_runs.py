@@ -24,6 +24,7 @@ from forcenet_md.units import IPI
 
 BIN = Path(sys.executable).parent
 DIGIT = 1.01e-8  # one unit of the last of the nine digits that i-PI writes of a scalar
+IpiProcess = subprocess.Popen[str]
 PES = """
 from ase.calculators.{module} import {calculator}
 from ipi.pes._ase import ASEDriver
@@ -63,7 +64,10 @@ class Served:
   </ffsocket>"""
 
     @contextlib.contextmanager
-    def served(self, folder: Path) -> Iterator[Driven | None]:
+    def served(self, folder: Path, process: IpiProcess) -> Iterator[Driven | None]:
+        """Our driver, from when i-PI is there: a user's waits longer and longer for it."""
+        while not socket_file(self.address).exists() and process.poll() is None:
+            time.sleep(0.02)
         evaluator = load_evaluator(self.model, **self.settings)  # type: ignore[arg-type]
         atoms = read(folder / STRUCTURE)
         assert isinstance(atoms, Atoms)
@@ -94,7 +98,7 @@ class Direct:
     <parameters> {{ template: {STRUCTURE} }} </parameters>
   </ffdirect>"""
 
-    def served(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+    def served(self, folder: Path, process: IpiProcess) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
 
@@ -114,7 +118,7 @@ class AllPairs:
     <parameters> {{ eps: {epsilon:.17g}, sigma: {sigma:.17g} }} </parameters>
   </fflj>"""
 
-    def served(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+    def served(self, folder: Path, process: IpiProcess) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
 
@@ -175,7 +179,7 @@ def read_frames(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextlib.contextmanager
-def i_pi(folder: Path, text: str) -> Iterator[subprocess.Popen[str]]:
+def i_pi(folder: Path, text: str) -> Iterator[IpiProcess]:
     """A running i-PI in its folder; whatever is left of it at the end is killed."""
     (folder / "input.xml").write_text(text)
     process = subprocess.Popen(
@@ -208,18 +212,21 @@ def run_all(
     more, threads: of `simulation`
     """
     with contextlib.ExitStack() as stack:
-        running = {}
+        processes = {}
         for name, fields in variants.items():
             own = folder / name
             own.mkdir()
             atoms.write(own / STRUCTURE)
             text = simulation([each.write(own) for each in fields], systems, steps, more, threads)
-            process = stack.enter_context(i_pi(own, text))
-            running[name] = process, [stack.enter_context(each.served(own)) for each in fields]
-        return {name: ended(folder / name, *each) for name, each in running.items()}
+            processes[name] = stack.enter_context(i_pi(own, text))
+        ours = {}
+        for name, fields in variants.items():
+            managers = [each.served(folder / name, processes[name]) for each in fields]
+            ours[name] = [stack.enter_context(manager) for manager in managers]
+        return {name: ended(folder / name, processes[name], ours[name]) for name in variants}
 
 
-def ended(folder: Path, process: subprocess.Popen[str], ours: Sequence[Driven | None] = ()) -> Run:
+def ended(folder: Path, process: IpiProcess, ours: Sequence[Driven | None] = ()) -> Run:
     """Wait for the end of an i-PI, but not for one that waits for a driver that has failed."""
     end = time.monotonic() + 4 * PATIENCE
     while True:

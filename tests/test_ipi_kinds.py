@@ -157,6 +157,7 @@ CONTRACTED = """
 """
 
 
+@pytest.mark.slow
 def test_two_models_at_once(tmp_path: Path) -> None:
     """Multiple time steps, and ring-polymer contraction: a server for each of two models."""
     nmts = thermostat("langevin") + "<nmts> [ 1, 4 ] </nmts>"
@@ -169,6 +170,7 @@ def test_two_models_at_once(tmp_path: Path) -> None:
     assert_same(runs["ours"], runs["theirs"], 20, "rpc")
 
 
+@pytest.mark.slow
 def test_systems_at_the_same_time(tmp_path: Path) -> None:
     """Three systems in threads of i-PI, over four sockets."""
     systems = "".join(
