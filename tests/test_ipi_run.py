@@ -386,7 +386,8 @@ def test_the_last_line_of_a_traceback_is_its_fault() -> None:
     output = heard(
         "Traceback (most recent call last):",
         '  File "x.py", line 1, in <module>',
-        "    raise ValueError(",
+        "    raise ValueError(      ^^^^ @another thread: its words in between",
+        "^^^^^^^^^^",
         "ValueError: too many",
         " @softexit.trigger: and so on",
     )

@@ -37,7 +37,7 @@ class IpiOutput:
         if line.startswith("Traceback (most recent call last)"):
             self._in_traceback = True
             self.fault = "a traceback"
-        elif self._in_traceback and line[:1].strip():
+        elif self._in_traceback and re.match(r"[A-Za-z_][\w.]*(: |$)", line):
             self._in_traceback = False
             self.fault = line.strip()
         elif found := re.search(r"SOFTEXIT CALLED FROM THREAD <.*?\)>\s*(.*)", line):
