@@ -32,14 +32,20 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def test_structures_are_what_their_script_writes(folder: Path) -> None:
-    for name in ("alloy.data", "slab.data"):
-        (folder / name).unlink()
-    runpy.run_path(str(folder / "make_structures.py"), run_name="__main__")
-    for name in ("alloy.data", "slab.data"):
-        assert (folder / name).read_text() == (INPUTS / name).read_text()
-    alloy = read(folder / "alloy.data", format="lammps-data")
+def test_structures_are_what_their_script_writes(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(INPUTS.parent, tmp_path / "inputs"))
+    written = [*copy.glob("lammps/*.data"), *copy.glob("ipi/*.xyz")]
+    assert len(written) >= 6
+    for path in written:
+        path.unlink()
+    runpy.run_path(str(copy / "make_structures.py"), run_name="__main__")
+    for path in written:
+        assert path.read_text() == (INPUTS.parent / path.relative_to(copy)).read_text()
+    alloy = read(copy / "lammps" / "alloy.data", format="lammps-data")
     assert np.unique(alloy.numbers, return_counts=True)[1].tolist() == [100] * 5
+    same = read(copy / "ipi" / "alloy.xyz")
+    assert same.symbols.formula == alloy.symbols.formula
+    np.testing.assert_allclose(same.positions, alloy.positions, atol=1e-8)
 
 
 @pytest.mark.slow

@@ -18,14 +18,8 @@ from ase.io import read, write
 from models import write_model
 from serving import COMMAND, ServeProcess
 
-from forcenet_md.engines.lammps_input import (
-    Plan,
-    file_name,
-    in_lammps_box,
-    script_text,
-    timestep,
-    write_lammps_input,
-)
+from forcenet_md.engines.lammps_input import MARGIN, Plan, script_text, write_lammps_input
+from forcenet_md.engines.prepared import file_name, in_box, timestep
 from forcenet_md.errors import DataError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.inference.load import read_capabilities
@@ -124,7 +118,7 @@ def test_relaxation_holds_what_the_poscar_holds(server: str, tmp_path: Path) -> 
 
 def test_the_box_is_the_same_crystal() -> None:
     atoms = skewed_alloy()
-    boxed = in_lammps_box(atoms)
+    boxed = in_box(atoms, MARGIN)
     assert np.linalg.det(boxed.cell.array) == pytest.approx(atoms.get_volume())
     inside = boxed.get_scaled_positions(wrap=False)
     assert inside.min() >= 0.0
@@ -139,7 +133,7 @@ def test_open_directions_enclose_the_atoms() -> None:
     slab = fcc111("Cu", (1, 1, 3), periodic=False)
     slab.positions[:, 2] += 100.0
     slab.cell[2] = [1.0, 2.0, 0.0]
-    boxed = in_lammps_box(slab)
+    boxed = in_box(slab, MARGIN)
     assert boxed.pbc.tolist() == [True, True, False]
     np.testing.assert_allclose(boxed.cell.array[:2], slab.cell.array[:2])
     assert boxed.cell.array[2] @ boxed.cell.array[0] == pytest.approx(0.0, abs=1e-12)
@@ -160,7 +154,7 @@ def test_timestep_follows_the_lightest_atom(symbols: str, expected: float) -> No
 
 def test_thermo_asks_only_for_what_the_model_has() -> None:
     plan = Plan("a", "m.pt", "unix:/tmp/a.sock")
-    atoms = in_lammps_box(bulk("Cu"))
+    atoms = in_box(bulk("Cu"), MARGIN)
     none = np.empty(0, dtype=np.int64)
 
     def thermo(energy: bool, stress: bool) -> str:

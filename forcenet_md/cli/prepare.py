@@ -23,41 +23,90 @@ def prepare(
         ),
     ],
     engine: Annotated[
-        Literal["lammps"], typer.Option("--for", help="The program that moves the atoms.")
+        Literal["lammps", "ipi"], typer.Option("--for", help="The program that moves the atoms.")
     ] = "lammps",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the files.")] = Path("."),
     temperature: Annotated[float, typer.Option(min=0.001, max=1e6, help="K.")] = 300.0,
     ensemble: Annotated[
         Literal["nvt", "relax"], typer.Option(help="Dynamics with a thermostat, or relaxation.")
     ] = "nvt",
+    beads: Annotated[
+        int, typer.Option(min=1, max=1024, help="With --for ipi: beads of the path integral.")
+    ] = 1,
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Address of the server; without it the one that serve listens on by default.",
+            help="Address of the server; without it the one that serve listens on by default. With"
+            " --for ipi: where i-PI listens, unix:NAME or tcp:HOST:PORT.",
             show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files.")] = False,
 ) -> None:
-    """Write a LAMMPS data file and script for a structure and a model."""
-    import shlex
-
+    """Write an input and a structure for LAMMPS or i-PI and a model."""
     from forcenet_md.data.frames import read_frames
-    from forcenet_md.engines.lammps_input import Plan, file_name, write_lammps_input
+    from forcenet_md.engines.ipi_prepare import IpiPlan, readable_name, write_ipi_input
+    from forcenet_md.engines.lammps_input import Plan, write_lammps_input
+    from forcenet_md.engines.prepared import file_name
+    from forcenet_md.errors import RequestError
     from forcenet_md.inference.load import read_capabilities
     from forcenet_md.server.address import default_address, parse_address
 
-    address = parse_address(listen) if listen else default_address()
-    plan = Plan(
-        name=file_name(structure),
-        model=model,
-        address=str(address),
-        ensemble=ensemble,
-        temperature=temperature,
-    )
+    name = file_name(structure)
+    if engine == "ipi":
+        name = readable_name(name)
+        address = listen or f"unix:{name[:80]}"
+        plan = IpiPlan(name, address, ensemble, temperature, beads)
+        atoms = read_frames(structure)[-1]
+        capabilities = read_capabilities(model)
+        file, script, remarks = write_ipi_input(out, atoms, plan, capabilities, overwrite)
+        typer.echo(f"wrote {file} and {script}")
+        for remark in remarks:
+            typer.echo(remark)
+        _tell(_ipi_commands(out, model, address, file.name, script.name))
+        return
+    if beads != 1:
+        raise RequestError("--beads are for path integrals: give --for ipi with them.")
+    server = parse_address(listen) if listen else default_address()
     atoms = read_frames(structure)[-1]
-    data, script = write_lammps_input(out, atoms, plan, read_capabilities(model), overwrite)
-    typer.echo(f"wrote {data} and {script}; now, in two terminals:")
-    typer.echo("")
-    typer.echo(f"    forcenet-md serve --model {shlex.quote(model)} --listen {address}")
-    typer.echo(f"    cd {shlex.quote(str(out))} && lmp -in {script.name}")
+    file, script = write_lammps_input(
+        out,
+        atoms,
+        Plan(name, model, str(server), ensemble, temperature),
+        read_capabilities(model),
+        overwrite,
+    )
+    typer.echo(f"wrote {file} and {script}")
+    serve = ["forcenet-md", "serve", "--model", model, "--listen", str(server)]
+    _tell({"now, in two terminals:": [_words(*serve), f"{_cd(out)}lmp -in {script.name}"]})
+
+
+def _ipi_commands(
+    out: Path, model: str, address: str, structure: str, script: str
+) -> dict[str, list[str]]:
+    """What runs the files: a command, or two. i-PI writes where it is started."""
+    file = Path(model)
+    from_out = str(file.absolute()) if file.is_file() and not out.samefile(".") else model
+    driver = ["--ipi", address, "--template", str(out / structure)]
+    return {
+        "now:": [_cd(out) + _words("forcenet-md", "ipi", script, "--model", from_out)],
+        "or in two terminals:": [
+            f"{_cd(out)}i-pi {script}",
+            _words("forcenet-md", "serve", "--model", model, *driver),
+        ],
+    }
+
+
+def _tell(ways: dict[str, list[str]]) -> None:
+    for when, commands in ways.items():
+        typer.echo("\n".join([when, "", *(f"    {command}" for command in commands), ""]))
+
+
+def _cd(folder: Path) -> str:
+    return "" if folder.samefile(".") else _words("cd", str(folder)) + " && "
+
+
+def _words(*words: str) -> str:
+    import shlex
+
+    return shlex.join(words)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from ase.io.lammpsdata import write_lammps_data
 from numpy.typing import NDArray
 
-from forcenet_md.errors import DataError, UnknownElementError
+from forcenet_md.engines.prepared import (
+    DAMP,
+    Ensemble,
+    check_new,
+    check_structure,
+    in_box,
+    timestep,
+    write_whole,
+)
+from forcenet_md.errors import DataError
 from forcenet_md.inference.interface import Capabilities
 
-Ensemble = Literal["nvt", "relax"]
 # Room around the atoms in directions that are not periodic, Å; the box follows the atoms.
 MARGIN = 2.0
-DAMP = 0.1  # ps, of the thermostat
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,120 +58,16 @@ def write_lammps_input(
             f"the address {plan.address} has a character that a LAMMPS script cannot carry in a"
             " variable: listen at a path of letters and digits, without spaces and quotes."
         )
-    check_occupancy(atoms)
+    held = check_structure(atoms, capabilities)
     elements = sorted(set(atoms.get_chemical_symbols()))
-    check_elements(elements, capabilities)
-    held = held_atoms(atoms)
-    if 0 < len(held) == len(atoms):
-        raise DataError("the structure holds all of its atoms: free those that are to move.")
-    boxed = in_lammps_box(atoms)
+    boxed = in_box(atoms, MARGIN)
     data, script = folder / f"{plan.name}.data", folder / f"{plan.name}.in"
-    for path in (data, script):
-        if path.exists() and not overwrite:
-            raise DataError(f"{path} exists already: give another --out, or --overwrite.")
+    check_new((data, script), overwrite)
     text = io.StringIO()
     write_lammps_data(text, boxed, specorder=elements, masses=True)
     commands = script_text(boxed, elements, held, plan, capabilities)
-    _write_whole(folder, {data: text.getvalue(), script: commands})
+    write_whole(folder, {data: text.getvalue(), script: commands})
     return data, script
-
-
-def _write_whole(folder: Path, texts: dict[Path, str]) -> None:
-    """Write all files or none. Raises DataError."""
-    parts = {path: path.with_name(path.name + ".part") for path in texts}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            parts[path].write_text(text, encoding="utf-8")
-        for path, part in parts.items():
-            part.replace(path)
-    except OSError as error:
-        for part in parts.values():
-            with contextlib.suppress(OSError):
-                part.unlink()
-        raise DataError(
-            f"the folder {folder} cannot be written ({error.strerror}): give another --out, or"
-            " make room."
-        ) from None
-
-
-def check_occupancy(atoms: Atoms) -> None:
-    """Raises DataError where a CIF gives a site to several elements or to none in part.
-
-    ASE reads such a site as an atom of its first element.
-    """
-    for site in atoms.info.get("occupancy", {}).values():
-        if len(site) > 1 or min(site.values(), default=1.0) < 0.999:
-            shares = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
-            raise DataError(
-                f"the structure has a site that is occupied in part ({shares}): give an ordered"
-                " supercell in which every site is one atom."
-            )
-
-
-def check_elements(elements: list[str], capabilities: Capabilities) -> None:
-    """Raises UnknownElementError with the names the model lacks."""
-    missing = [e for e in elements if atomic_numbers[e] not in capabilities.numbers]
-    if missing:
-        known = " ".join(sorted(chemical_symbols[z] for z in capabilities.numbers))
-        raise UnknownElementError(
-            f"the model {capabilities.name} does not know {', '.join(missing)}: it knows {known}."
-        )
-
-
-def held_atoms(atoms: Atoms) -> NDArray[np.int64]:
-    """Atoms that the file says are held (selective dynamics of a POSCAR, FixAtoms)."""
-    held = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if not isinstance(constraint, FixAtoms):
-            raise DataError(
-                f"the structure has a constraint of the kind {type(constraint).__name__}: hold"
-                " atoms in all directions or in none."
-            )
-        held[constraint.index] = True
-    return np.flatnonzero(held)
-
-
-def in_lammps_box(atoms: Atoms) -> Atoms:
-    """A copy in a right-handed cell that holds all atoms, its corner at the origin.
-
-    Directions that are not periodic become normal to the others and as long as the atoms need.
-    """
-    if len(atoms) == 0:
-        raise DataError("the structure has no atoms.")
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise DataError("the positions or the cell of the structure are not finite: mend the file.")
-    rows = np.eye(3)
-    periodic = atoms.pbc
-    if periodic.any():
-        rows[periodic] = atoms.cell.array[periodic]
-        _, spread, directions = np.linalg.svd(rows[periodic])
-        if spread[-1] < 1e-3:
-            raise DataError(
-                "the cell has no volume in its periodic directions: give a cell, or make the"
-                " structure non-periodic."
-            )
-        rows[~periodic] = directions[periodic.sum() :]
-    if np.linalg.det(rows) < 0.0:
-        # LAMMPS knows right-handed cells only; three reversed vectors span the same lattice
-        rows = -rows
-    fractional = atoms.positions @ np.linalg.inv(rows)
-    low, high = fractional.min(axis=0), fractional.max(axis=0)
-    fractional[:, periodic] -= np.floor(fractional[:, periodic])
-    fractional[:, ~periodic] -= low[~periodic] - MARGIN
-    length = np.where(periodic, 1.0, high - low + 2.0 * MARGIN)
-    return Atoms(
-        numbers=atoms.numbers,
-        positions=fractional @ rows,
-        cell=rows * length[:, None],
-        pbc=periodic,
-    )
-
-
-def timestep(atoms: Atoms) -> float:
-    """Timestep in ps by the lightest atom: 0.5 fs with hydrogen, 1 fs up to neon, 2 fs above."""
-    lightest = atomic_masses[atoms.numbers].min()
-    return 0.0005 if lightest < 5.0 else 0.001 if lightest < 21.0 else 0.002
 
 
 def script_text(
@@ -178,7 +77,7 @@ def script_text(
     plan: Plan,
     capabilities: Capabilities,
 ) -> str:
-    """The script for atoms as `in_lammps_box` returns them."""
+    """The script for atoms as `in_box` returns them."""
     relax = plan.ensemble == "relax"
     lines = [
         f"# {atoms.get_chemical_formula()}: "
@@ -276,11 +175,3 @@ def _id_ranges(ids: NDArray[np.int64]) -> Iterator[str]:
     words = [f"{a}:{b}" if b > a else f"{a}" for a, b in zip(starts, stops, strict=True)]
     for k in range(0, len(words), 10):
         yield " ".join(words[k : k + 10])
-
-
-def file_name(structure: Path) -> str:
-    """A name for the files that needs no quoting in a LAMMPS script."""
-    name = (
-        structure.stem if structure.suffix.lower() in {".cif", ".vasp", ".xyz"} else structure.name
-    )
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("-.") or "structure"
