@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ipi_peer import Wire
 from serving import LJ, PATIENCE, RecordingMonitor
 
 from forcenet_md.errors import ForceNetError
@@ -69,6 +70,18 @@ class Cheap:
         return Forces(-x, energy=energy, stress=stress)
 
 
+class Gate:
+    """Holds an evaluation until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.open.wait(PATIENCE)
+
+
 class Driven:
     """A server that drives one i-PI: in a thread of its own once `start` was called."""
 
@@ -104,6 +117,14 @@ class Driven:
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive(), self.log
         return str(self.driver.failure or "")
+
+    def fails(self, wire: Wire, words: str) -> None:
+        """Wait until it has closed that connection without an answer, and ended for that reason."""
+        assert wire.closed()
+        failure = self.ends()
+        assert words in failure
+        assert failure.endswith(".")
+        assert words in self.log
 
     def until(self, words: str) -> None:
         """Wait until its log says so."""

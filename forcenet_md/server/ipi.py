@@ -8,6 +8,7 @@ and `IpiDriver.failure` says why.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from forcenet_md.errors import ForceNetError, ProtocolError, RequestError
+from forcenet_md.errors import AddressError, ForceNetError, RequestError
 from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve
 from forcenet_md.server.gather import Gather
 from forcenet_md.server.ipi_connection import IpiConnection
@@ -25,7 +26,7 @@ from forcenet_md.server.template import Template, check_template
 from forcenet_md.system import System
 
 PREFIX = "/tmp/ipi_"  # of i-PI's unix sockets
-SOON, LATE = 0.02, 2.0  # s between two attempts to connect: doubled from one to the other
+SOON, LATE = 0.02, 0.5  # s between two attempts to connect: doubled from one to the other
 FAREWELL = 3.0  # s in which an i-PI that dropped us would answer again
 MAX_CELLS = 64  # different ones without a virial: more than any set of systems of one run
 
@@ -85,6 +86,7 @@ class IpiDriver:
         if self._done or self._calling is not None or len(self._open) == self._sockets:
             return
         if time.monotonic() > self._farewell:
+            self.server.monitor.log("i-PI ended")
             self.finish("i-PI ended")
             return
         if not (self._open or self._told_waiting):
@@ -93,11 +95,11 @@ class IpiDriver:
         try:
             sock = _begin_to_connect(*self._target)
         except OSError as error:
+            mend = "give the address of an i-PI of yours"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                mend = "give fewer --sockets or raise `ulimit -n`"
             self.fail(
-                ProtocolError(
-                    f"{self._sockets} connections to i-PI cannot be opened ({error.strerror}):"
-                    " give fewer --sockets or raise `ulimit -n`."
-                )
+                AddressError(f"{self.address} cannot be connected to ({error.strerror}): {mend}.")
             )
             return
         if sock is None:
@@ -178,14 +180,19 @@ def _resolved(address: Address) -> tuple[socket.AddressFamily, Any]:
 
 
 def _begin_to_connect(family: socket.AddressFamily, target: Any) -> socket.socket | None:
-    """A socket that is connected or about to be; None if nobody listens. Raises OSError."""
+    """A socket that is connected or about to be; None if nobody listens or too many wait.
+
+    Raises OSError for what does not change with time.
+    """
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     if family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # EAGAIN of a unix socket: its queue is full; it is tried again.
-    if sock.connect_ex(target) in (0, errno.EINPROGRESS):
+    error = sock.connect_ex(target)
+    if error in (0, errno.EINPROGRESS):
         return sock
     sock.close()
+    if error in (errno.EACCES, errno.EPERM, errno.EPROTOTYPE):
+        raise OSError(error, os.strerror(error))
     return None
