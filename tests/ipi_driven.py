@@ -65,8 +65,9 @@ class Cheap:
 
     def forces(self, system: System) -> Forces:
         x = system.positions
-        stress = np.diag([1e-3, 2e-3, 3e-3]) * x[0, 0] if self.capabilities.stress else None
-        energy = 0.5 * float((x * x).sum()) if self.capabilities.energy else None
+        with np.errstate(all="ignore"):
+            stress = np.diag([1e-3, 2e-3, 3e-3]) * x[0, 0] if self.capabilities.stress else None
+            energy = 0.5 * float((x * x).sum()) if self.capabilities.energy else None
         return Forces(-x, energy=energy, stress=stress)
 
 
