@@ -71,6 +71,7 @@ class Job:
             "FORCENET_MD_ENV": sys.prefix,
             "SLURM_JOB_ID": "4711",
             "SLURM_NTASKS": "1",
+            "SLURM_NTASKS_HET_GROUP_1": "1",
             "SLURMD_NODENAME": "127.0.0.1",
             "SLURM_JOB_NODELIST_HET_GROUP_1": "node",
             "SECONDS_LEFT": "1000",

@@ -115,3 +115,10 @@ def test_a_job_without_time_is_not_started(job: Job) -> None:
     code, output = job.run("long-run.sh", SECONDS_LEFT="100")
     assert code == 1
     assert "this job ends within 120 s" in output
+
+
+@pytest.mark.slow
+def test_separate_runs_in_place_of_ranks_are_refused(job: Job) -> None:
+    code, output = job.run("one-node.sh", SLURM_NTASKS="2")  # the stand-in starts one rank
+    assert code == 1
+    assert "ranks: 1 where 2 were asked for" in output

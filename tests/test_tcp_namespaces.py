@@ -218,7 +218,7 @@ class TestLammps:
 
     @pytest.mark.slow
     def test_stops_by_itself_when_what_it_sent_reaches_nobody(
-        self, network: Network, address: str, secret: Path, tmp_path: Path
+        self, network: Network, address: str, secret: Path, server: ServeProcess, tmp_path: Path
     ) -> None:
         with moving(network, script(address, f"secret {secret}"), tmp_path) as (process, seen):
             with between_two_steps(process):
@@ -226,6 +226,7 @@ class TestLammps:
             done = ended(process, seen)
         assert done.returncode != 0
         assert "the network has not reached its machine for two minutes" in done.error
+        server.until("the connection was lost: Connection timed out")  # it does not wait either
 
     @pytest.mark.slow
     def test_stops_by_itself_when_the_machine_it_waits_for_is_gone(

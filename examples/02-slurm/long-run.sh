@@ -46,8 +46,8 @@ limit=$((end - $(date +%s) - margin))
 ((limit > 0)) || { echo "this job ends within $margin s: give it more --time" >&2; exit 1; }
 
 rm -f alloy-final.data
-srun --mpi="$mpi" --ntasks="$SLURM_NTASKS" "$lmp" -in alloy.in -var address "$address" \
-  -var limit "$limit" "$@" &
+srun --mpi="$mpi" --ntasks="$SLURM_NTASKS" "$lmp" -in alloy.in -var ranks "$SLURM_NTASKS" \
+  -var address "$address" -var limit "$limit" "$@" &
 children+=("$!")
 
 # Whichever ends first decides: LAMMPS with its exit code, the server as a failure.

@@ -36,7 +36,8 @@ until grep -qs '^ready' "$log"; do
   sleep 1
 done
 
-srun --mpi="$mpi" --ntasks="$SLURM_NTASKS" "$lmp" -in alloy.in -var address "$address" "$@" &
+srun --mpi="$mpi" --ntasks="$SLURM_NTASKS" "$lmp" -in alloy.in -var ranks "$SLURM_NTASKS" \
+  -var address "$address" "$@" &
 children+=("$!")
 
 # Whichever ends first decides: LAMMPS with its exit code, the server as a failure.

@@ -47,9 +47,8 @@ until grep -qs '^ready' "$log"; do
 done
 
 port=$(sed -n 's/^listening on tcp:.*:\([0-9]*\).*/\1/p' "$log")
-
-srun --het-group=1 --mpi="$mpi" "$lmp" -in alloy.in -var address "tcp:$SLURMD_NODENAME:$port" \
-  -var options "secret $secret" "$@" &
+srun --het-group=1 --mpi="$mpi" "$lmp" -in alloy.in -var ranks "$SLURM_NTASKS_HET_GROUP_1" \
+  -var address "tcp:$SLURMD_NODENAME:$port" -var options "secret $secret" "$@" &
 children+=("$!")
 
 # Whichever ends first decides: LAMMPS with its exit code, the server as a failure.

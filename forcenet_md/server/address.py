@@ -14,6 +14,7 @@ from pathlib import Path
 
 from forcenet_md.errors import AddressError
 
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # s, s, probes
 MAX_UNIX_PATH = 107  # bytes in sockaddr_un, without the closing zero
 
 
@@ -174,13 +175,23 @@ def connect(address: Address, timeout: float | None) -> socket.socket:
                 raise
         else:
             sock = socket.create_connection((address.host, address.port), timeout)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            watch(sock)
     except OSError as error:
         raise AddressError(
             f"no server answers at {address} ({error.strerror or error}): start one with"
             f" forcenet-md serve --listen {address}."
         ) from None
     return sock
+
+
+def watch(sock: socket.socket) -> None:
+    """Of a tcp socket: send at once, and give the other machine up after two minutes of silence,
+    where the system would take hours to see that it is gone."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple]]:

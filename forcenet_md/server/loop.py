@@ -21,7 +21,7 @@ from typing import Protocol
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request
-from forcenet_md.server.address import Listener
+from forcenet_md.server.address import Listener, watch
 from forcenet_md.server.connection import STOPPED, Connection
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Monitor
@@ -280,6 +280,5 @@ class Server:
                 sock.send(frame(MessageType.ERROR, encode_error(sentence)))
             return
         if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a lost machine is noticed
+            watch(sock)
         self.adopt(sock)
