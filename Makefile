@@ -1,4 +1,4 @@
-# make demo: LAMMPS moves a five-metal alloy on a ForceNet. make test: the fast tests.
+# make demo: LAMMPS and i-PI move a five-metal alloy on a ForceNet. make test: the fast tests.
 # Both set up .venv first; nothing outside this folder is needed but Python 3.11+ and a C++ compiler.
 PYTHON ?= python3
 BIN := .venv/bin

@@ -15,16 +15,19 @@ from ase.build import bulk
 from ase.io import read
 from serving import COMMAND
 
-from forcenet_md.engines.processes import ProcessError, run_lammps, serving
+from forcenet_md.engines.processes import ProcessError, run_ipi, run_lammps, serving
 from forcenet_md.errors import DataError
-from forcenet_md.simulation.demo import (
+from forcenet_md.simulation.demo import Outcome, Trajectory, judge, run_demo
+from forcenet_md.simulation.demo_inputs import (
     ELEMENTS,
+    IPI_INPUT,
     SCRIPT,
     inputs_folder,
-    judge,
-    run_demo,
+    ipi_input,
+    prepare_folders,
     teacher_script,
 )
+from forcenet_md.simulation.observables import element_temperatures
 
 
 def frames(n: int, kelvin: float = 1000.0, spread: float = 0.15, seed: int = 0) -> list[Atoms]:
@@ -42,25 +45,42 @@ def frames(n: int, kelvin: float = 1000.0, spread: float = 0.15, seed: int = 0) 
     return found
 
 
+def run_of(frames: list[Atoms], engine: str = "LAMMPS") -> Trajectory:
+    return Trajectory(engine, frames, np.arange(len(frames)) * 0.04, element_temperatures(frames))
+
+
 def test_good_run_is_good() -> None:
-    verdict, curves = judge(frames(50), frames(100, seed=1), 1000.0)
+    verdict, own, theirs = judge(run_of(frames(50)), frames(100, seed=1), 1000.0)
     assert verdict.faults == []
     assert 0.0 < verdict.noise < 0.06
     assert len(verdict.pairs) == 15
-    assert list(curves) == ["model", "teacher"]
+    assert verdict.pairs == own.deviation(theirs)
 
 
 def test_faults_are_told() -> None:
-    softer, _ = judge(frames(50, spread=0.22), frames(100, seed=1), 1000.0)
+    teacher = frames(100, seed=1)
+    softer, *_ = judge(run_of(frames(50, spread=0.22)), teacher, 1000.0)
     (fault,) = softer.faults
-    assert fault.startswith("g(r) is off by ")
-    hotter, _ = judge(frames(50, kelvin=1100), frames(100, seed=1), 1000.0)
+    assert fault.startswith("LAMMPS: g(r) is off by ")
+    hotter, *_ = judge(run_of(frames(50, kelvin=1100), "i-PI"), teacher, 1000.0)
     assert len(hotter.faults) == 5
-    assert hotter.faults[0].startswith("Ag is at 1")
-    broken, _ = judge(frames(50, kelvin=np.nan), frames(100, seed=1), 1000.0)
+    assert hotter.faults[0].startswith("i-PI: Ag is at 1")
+    broken, *_ = judge(run_of(frames(50, kelvin=np.nan)), teacher, 1000.0)
     assert len(broken.faults) == 5
+    both = Outcome((softer, hotter), {}, (Path(), Path()))
+    assert both.faults == softer.faults + hotter.faults
     with pytest.raises(DataError, match="too short"):
-        judge(frames(50), frames(60), 1000.0)
+        judge(run_of(frames(50)), frames(60), 1000.0)
+
+
+def test_temperatures_may_be_sampled_more_often_than_frames() -> None:
+    sparse = frames(50)
+    dense = np.repeat(1000.0, 500)
+    dense[:100] = 2000.0  # the fifth that is left out
+    run = Trajectory("i-PI", sparse, np.arange(500) * 0.004, dict.fromkeys(ELEMENTS, dense))
+    verdict, *_ = judge(run, frames(100, seed=1), 1000.0)
+    assert set(verdict.temperatures.values()) == {1000.0}
+    assert run.curves.averaged_from == pytest.approx(0.4)
 
 
 def test_teacher_runs_the_same_script_with_its_potential() -> None:
@@ -72,9 +92,31 @@ def test_teacher_runs_the_same_script_with_its_potential() -> None:
     assert ours == {"fix", "forcenet", "comm_modify"}
 
 
+def test_ipi_runs_the_same_input_at_its_own_socket() -> None:
+    text = (inputs_folder() / "ipi" / IPI_INPUT).read_text()
+    changed = ipi_input(text, 77, 650.0, "my-socket")
+    pairs = zip(text.splitlines(), changed.splitlines(), strict=True)
+    different = [" ".join(new.split("<!--")[0].split()) for old, new in pairs if new != old]
+    assert different == [
+        "<total_steps> 77 </total_steps>",
+        "<address> my-socket </address>",
+        "<velocities mode='thermal' units='kelvin'> 1300 </velocities>",
+        "<ensemble> <temperature units='kelvin'> 650 </temperature> </ensemble>",
+    ]
+
+
+def test_output_of_an_earlier_demo_is_not_read(tmp_path: Path) -> None:
+    folders = prepare_folders(tmp_path, 100, 1000.0)
+    for name in ("alloy-nvt.out", "#alloy-nvt.out#0#", "RESTART", "mine.txt"):
+        (folders.ipi / name).touch()
+    prepare_folders(tmp_path, 100, 1000.0)
+    left = {path.name for path in folders.ipi.iterdir()}
+    assert left == {"alloy-nvt.xml", "alloy.xyz", "mine.txt"}
+
+
 def test_a_full_disk_names_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / SCRIPT).symlink_to("/dev/full")
+    (tmp_path / "lammps").mkdir()
+    (tmp_path / "lammps" / SCRIPT).symlink_to("/dev/full")
     with pytest.raises(DataError) as raised:
         run_demo(tmp_path)
     assert str(raised.value).startswith(f"the folder {tmp_path} cannot be written to (No space ")
@@ -93,11 +135,13 @@ def test_demo_from_the_command_line(tmp_path: Path) -> None:
     )
     # EMT is not the teacher, and the atoms have not even warmed up
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("forcenet-md: g(r) is off by ")
+    assert done.stderr.startswith("forcenet-md: LAMMPS: g(r) is off by ")
+    assert "forcenet-md: i-PI: g(r) is off by " in done.stderr
     assert "steps/s" in done.stdout
     assert (out / "pair-distributions.png").stat().st_size > 10_000
     assert (out / "temperatures.png").stat().st_size > 10_000
-    assert len(read(out / "model" / "alloy-nvt.dump", ":", format="lammps-dump-text")) == 6
+    assert len(read(out / "lammps" / "alloy-nvt.dump", ":", format="lammps-dump-text")) == 6
+    assert len(read(out / "ipi" / "alloy-nvt.pos_0.extxyz", ":")) == 6
     assert len(read(out / "teacher" / "alloy-nvt.dump", ":", format="lammps-dump-text")) == 11
     assert "stopped" in (out / "server.log").read_text()
 
@@ -112,18 +156,19 @@ def test_demo_of_the_shipped_model(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("plugin")
-def test_terminated_demo_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["lammps/alloy-nvt.dump", "ipi/alloy-nvt.out"])
+def test_terminated_demo_leaves_no_process(file: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "demo", "--model", "ase:emt", "--out", str(tmp_path)],
+        [*COMMAND, "demo", "--model", "ase:emt", "--steps", "100", "--out", str(tmp_path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    dump = tmp_path / "model" / "alloy-nvt.dump"
-    end = time.monotonic() + 60
-    while not (dump.exists() and dump.stat().st_size) and time.monotonic() < end:
+    output = tmp_path / file
+    end = time.monotonic() + 120
+    while not (output.exists() and output.stat().st_size) and time.monotonic() < end:
         time.sleep(0.1)
-    assert len(children(process.pid)) >= 2  # the server and LAMMPS
     started = children(process.pid)
+    assert len(started) >= 2  # the server and LAMMPS, or i-PI
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < end:
@@ -146,6 +191,27 @@ def test_server_that_does_not_start(tmp_path: Path) -> None:
         serving("nothing.pt", f"unix:{tmp_path}/s.sock", tmp_path / "log"),
     ):
         pass
+
+
+def test_ipi_that_fails(tmp_path: Path) -> None:
+    xml = tmp_path / "a.xml"
+    xml.write_text("<simulation></simulation>")
+    with pytest.raises(ProcessError, match=r"has no <ffsocket>.*a\.log"):
+        run_ipi(xml, "ase:emt", tmp_path / "a.out")
+
+
+@pytest.mark.slow
+def test_ipi_reports_its_steps(tmp_path: Path) -> None:
+    folders = prepare_folders(tmp_path, 10, 1000.0)
+    xml = folders.ipi / IPI_INPUT
+    xml.write_text(xml.read_text().replace("stride='10'", "stride='5'"))
+    steps: list[int] = []
+    run = run_ipi(xml, "alloy", folders.ipi / "alloy-nvt.out", steps.append)
+    assert steps[0] == 0
+    assert steps[-1] == 10
+    assert run.steps == 10
+    assert 0 < run.seconds < 60
+    assert "i-PI has finished" in xml.with_suffix(".log").read_text()
 
 
 def test_lammps_that_fails(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ase.io import read
 from serving import ServeProcess
 
 from forcenet_md.engines.processes import run_lammps
-from forcenet_md.simulation.demo import inputs_folder
+from forcenet_md.simulation.demo_inputs import inputs_folder
 
 INPUTS = inputs_folder() / "lammps"
 

@@ -14,7 +14,7 @@ from serving import in_thread
 
 from forcenet_md.inference.ase_evaluator import AseEvaluator
 from forcenet_md.inference.load import load_evaluator
-from forcenet_md.simulation.demo import inputs_folder
+from forcenet_md.simulation.demo_inputs import inputs_folder
 
 pytestmark = pytest.mark.usefixtures("plugin")
 

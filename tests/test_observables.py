@@ -15,9 +15,15 @@ from forcenet_md.errors import DataError
 from forcenet_md.simulation.observables import (
     element_temperatures,
     pair_distribution,
+    read_ipi_temperatures,
+    read_ipi_trajectory,
     read_lammps_dump,
 )
-from forcenet_md.simulation.plots import plot_pair_distributions, plot_temperatures
+from forcenet_md.simulation.plots import (
+    TemperatureCurves,
+    plot_pair_distributions,
+    plot_temperatures,
+)
 
 
 def gas(n_frames: int = 40, seed: int = 0) -> list[Atoms]:
@@ -104,13 +110,56 @@ def test_dumps_that_cannot_be_read(tmp_path: Path) -> None:
             read_lammps_dump(path)
 
 
+IPI_PROPERTIES = """\
+# column   1     --> step : The current simulation time step.
+# column   2     --> time{picosecond} : The elapsed simulation time.
+# column   3     --> temperature(Cu){kelvin} : The current temperature.
+    0.00000000e+00     0.00000000e+00     2.01975889e+03
+    1.00000000e+01     2.00000000e-02     1.42802193e+03
+"""
+IPI_FRAMES = """\
+2
+Lattice="3.0 0.0 0.0 0.0 3.0 0.0 0.0 0.0 3.0" Properties=species:S:1:pos:R:3 \
+ipi_comment="Step:           0  Bead:       0 positions{ase}  cell{ase}" pbc="T T T"
+Ag       0.00000000       0.00000000       0.00000000
+Cu       1.50000000      -4.50000000       1.50000000
+"""
+
+
+def test_output_of_ipi(tmp_path: Path) -> None:
+    (tmp_path / "a.out").write_text(IPI_PROPERTIES)
+    time, temperatures = read_ipi_temperatures(tmp_path / "a.out")
+    assert time.tolist() == [0.0, 0.02]
+    assert {k: v.tolist() for k, v in temperatures.items()} == {"Cu": [2019.75889, 1428.02193]}
+    (tmp_path / "POSCAR.extxyz").write_text(2 * IPI_FRAMES)
+    frames = read_ipi_trajectory(tmp_path / "POSCAR.extxyz")
+    assert [str(atoms.symbols) for atoms in frames] == ["AgCu"] * 2
+    assert frames[0].positions[1].tolist() == [1.5, -4.5, 1.5]
+    # i-PI does not wrap its atoms
+    g = pair_distribution(frames, r_max=3.0, n_bins=30).g["Ag-Cu"]
+    assert np.flatnonzero(g).tolist() == [25]
+
+
+def test_output_of_ipi_that_cannot_be_read(tmp_path: Path) -> None:
+    for text in ("", "Temp 1\n", IPI_PROPERTIES.replace("(Cu)", ""), "# column 1 --> a\n1 2\n"):
+        (tmp_path / "a.out").write_text(text)
+        with pytest.raises(DataError, match=r"a\.out"):
+            read_ipi_temperatures(tmp_path / "a.out")
+    forces = IPI_FRAMES.replace("1.50000000      -4.50000000       1.50000000", "0 0 0")
+    for text in ("", "not a trajectory\n", forces):
+        (tmp_path / "a.xyz").write_text(text)
+        with pytest.raises(DataError, match=r"a\.xyz"):
+            read_ipi_trajectory(tmp_path / "a.xyz")
+
+
 def test_plots_are_pictures(tmp_path: Path) -> None:
     curves = {"model": pair_distribution(gas(3)), "teacher": pair_distribution(gas(3, seed=1))}
     plot_pair_distributions(tmp_path / "g.png", curves, title="a gas")
     time = np.linspace(0.0, 2.0, 50)
     rng = np.random.default_rng(0)
     values = {"Ag": rng.normal(300, 9, 50), "Cu": rng.normal(300, 9, 50)}
-    plot_temperatures(tmp_path / "t.png", time, values, 300.0, averaged_from=1.0)
+    run = TemperatureCurves(time, values, averaged_from=1.0)
+    plot_temperatures(tmp_path / "t.png", {"one": run, "other": run}, 300.0)
     for name in ("g.png", "t.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300

@@ -1,4 +1,4 @@
-"""A force server and LAMMPS as processes of their own, which end when the caller does."""
+"""A force server, LAMMPS and i-PI as processes of their own, which end when the caller does."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ProcessError(ForceNetError):
 
 
 @dataclass(frozen=True, slots=True)
-class LammpsRun:
-    """What LAMMPS said of its (last) run."""
+class EngineRun:
+    """The (last) run of LAMMPS, as it says, or of i-PI, as it was seen."""
 
     steps: int
     seconds: float
@@ -54,12 +54,16 @@ def serving(model: str, address: str, log: Path, *options: str) -> Iterator[None
         _wait_until_ready(process, log)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(END_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
@@ -80,7 +84,7 @@ def run_lammps(
     ranks: int = 1,
     variables: Mapping[str, object] | None = None,
     on_step: Callable[[int], None] = lambda step: None,
-) -> LammpsRun:
+) -> EngineRun:
     """Run `lmp` on a script, in the script's folder, and wait for it.
 
     variables: as `-var NAME VALUE`; on_step: called with the step of every line of thermo output.
@@ -125,14 +129,59 @@ def run_lammps(
     return _result(output, process.returncode, script)
 
 
-def _result(output: str, code: int, script: Path) -> LammpsRun:
+def _result(output: str, code: int, script: Path) -> EngineRun:
     error = re.search(r"^ERROR.*", output, re.MULTILINE)
     loops = re.findall(r"^Loop time of (\S+) on \d+ procs for (\d+) steps", output, re.MULTILINE)
     if code != 0 or error or not loops:
         words = error[0] if error else f"it ended with code {code}"
         raise ProcessError(f"LAMMPS stopped: {words} (all it said: {script.with_suffix('.log')}).")
     seconds, steps = loops[-1]
-    return LammpsRun(int(steps), float(seconds))
+    return EngineRun(int(steps), float(seconds))
+
+
+def run_ipi(
+    xml: Path, model: str, properties: Path, on_step: Callable[[int], None] = lambda step: None
+) -> EngineRun:
+    """Run `forcenet-md ipi` on an input, in the input's folder, and wait for it.
+
+    properties: the file whose first column is the step, as i-PI writes it; on_step: called with
+    each. All that is printed is kept in XML.log. Raises ProcessError with the last line of it.
+    """
+    log = xml.with_suffix(".log")
+    command = [sys.executable, "-m", "forcenet_md", "ipi", xml.name, "--model", model]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=xml.parent,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    seen: list[tuple[int, float]] = []  # steps, and when
+    try:
+        while process.poll() is None:
+            time.sleep(0.05)
+            step = _last_step(properties)
+            if step is not None and (not seen or step > seen[-1][0]):
+                seen.append((step, time.monotonic()))
+                on_step(step)
+    finally:
+        _end(process)
+    if process.returncode != 0 or len(seen) < 2:
+        words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise ProcessError(f"{words[-1] if words else 'i-PI said nothing'} (all it said: {log})")
+    (first, began), (last, ended) = seen[0], seen[-1]
+    return EngineRun(last - first, ended - began)
+
+
+def _last_step(properties: Path) -> int | None:
+    try:
+        lines = properties.read_text(encoding="ascii").splitlines(keepends=True)
+    except OSError:
+        return None
+    whole = [line for line in lines if line.endswith("\n") and not line.startswith("#")]
+    return int(float(whole[-1].split()[0])) if whole else None
 
 
 def tool(name: str) -> Path:

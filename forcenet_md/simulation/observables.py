@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 from ase.data import chemical_symbols
-from ase.io import read
+from ase.io import iread, read
 from numpy.typing import NDArray
 
 from forcenet_md.errors import DataError
@@ -109,3 +110,44 @@ def read_lammps_dump(path: str | Path) -> list[Atoms]:
     if not frames:
         raise DataError(f"{path} holds no frame: the run that wrote it has not come to its end.")
     return list(frames)
+
+
+def read_ipi_trajectory(path: str | Path) -> list[Atoms]:
+    """All frames of a trajectory of i-PI with format='ase' and positions{ase}, in Å.
+
+    Raises DataError for a file that is missing, empty or of another kind.
+    """
+    try:
+        frames = list(iread(path, index=":", format="extxyz"))
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read as a trajectory of i-PI with format='ase': {error}."
+        ) from None
+    if not frames or not frames[0].positions.any():
+        raise DataError(f"{path} holds no positions: give a trajectory of positions{{ase}}.")
+    return frames
+
+
+def read_ipi_temperatures(path: str | Path) -> tuple[Array, dict[str, Array]]:
+    """Time in ps and temperature(X){kelvin} of each element, from a properties file of i-PI.
+
+    [n_lines] each. Raises DataError for a file without time{picosecond} or such columns.
+    """
+    try:
+        text = Path(path).read_text(encoding="ascii")
+        rows = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
+        table = np.array([line.split() for line in rows], dtype=np.float64, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as properties of i-PI: {error}.") from None
+    names = re.findall(r"^# column +\d+ +--> (\S+)", text, re.MULTILINE)
+    columns = dict(zip(names, table.T, strict=False))
+    temperatures = {
+        found[1]: values
+        for name, values in columns.items()
+        if (found := re.fullmatch(r"temperature\((\w+)\)\{kelvin\}", name))
+    }
+    if "time{picosecond}" not in columns or not temperatures:
+        raise DataError(
+            f"{path} has no time{{picosecond}} or no temperature(X){{kelvin}}: ask i-PI for them."
+        )
+    return columns["time{picosecond}"], temperatures

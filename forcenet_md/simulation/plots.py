@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -38,28 +39,34 @@ def plot_pair_distributions(
     _save(figure, path)
 
 
+@dataclass(frozen=True, slots=True)
+class TemperatureCurves:
+    """Of one run. time: [n_frames] ps; temperatures: [n_frames] K by element; averaged from: ps."""
+
+    time: NDArray[np.float64]
+    temperatures: Mapping[str, NDArray[np.float64]]
+    averaged_from: float
+
+
 def plot_temperatures(
-    path: str | Path,
-    time: NDArray[np.float64],
-    temperatures: Mapping[str, NDArray[np.float64]],
-    target: float,
-    averaged_from: float,
-    title: str = "",
+    path: str | Path, runs: Mapping[str, TemperatureCurves], target: float, title: str = ""
 ) -> None:
-    """Temperature (K) of each element over time [n_frames] ps, and the thermostat's."""
-    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for element, values in temperatures.items():
-        mean = values[time >= averaged_from].mean()
-        axes.plot(time, values, lw=1.0, label=f"{element}  {mean:.0f} K")
-    axes.axhline(target, color="black", lw=0.8, ls="--", label=f"thermostat  {target:.0f} K")
-    axes.axvspan(averaged_from, time[-1], color="black", alpha=0.05, lw=0)
-    axes.set_xlabel("time (ps); averaged over the shaded part")
-    axes.set_ylabel("temperature (K)")
-    # Atoms start on their sites with twice the kinetic energy: not what is to be looked at.
-    axes.set_ylim(0.5 * target, 1.5 * target)
-    axes.legend(fontsize=8, frameon=False, ncols=3)
-    axes.set_title(title, fontsize=10)
+    """Temperature of each element over time, and the thermostat's (K); one panel per run."""
+    figure = Figure(figsize=(7.0, 0.4 + 3.2 * len(runs)), layout="constrained")
+    panels = figure.subplots(len(runs), squeeze=False, sharex=True).ravel()
+    for axes, (name, run) in zip(panels, runs.items(), strict=True):
+        for element, values in run.temperatures.items():
+            mean = values[run.time >= run.averaged_from].mean()
+            axes.plot(run.time, values, lw=1.0, label=f"{element}  {mean:.0f} K")
+        axes.axhline(target, color="black", lw=0.8, ls="--", label=f"thermostat  {target:.0f} K")
+        axes.axvspan(run.averaged_from, run.time[-1], color="black", alpha=0.05, lw=0)
+        # Atoms start on their sites with twice the kinetic energy: not what is to be looked at.
+        axes.set_ylim(0.5 * target, 1.5 * target)
+        axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower right")
+        axes.set_title(name, fontsize=9)
+    panels[-1].set_xlabel("time (ps); averaged over the shaded part")
+    figure.supylabel("temperature (K)", fontsize=10)
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 
