@@ -137,7 +137,7 @@ with stop.installed():
     thing = Thing()
     callback = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     del thing
-    print(stop._seen)
+    print(stop.number is not None)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

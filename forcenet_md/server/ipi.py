@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from forcenet_md.errors import AddressError, ForceNetError, RequestError
-from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve
+from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve, watch
 from forcenet_md.server.gather import Gather
 from forcenet_md.server.ipi_connection import IpiConnection
 from forcenet_md.server.loop import Server
@@ -187,8 +187,7 @@ def _begin_to_connect(family: socket.AddressFamily, target: Any) -> socket.socke
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     if family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        watch(sock)
     error = sock.connect_ex(target)
     if error in (0, errno.EINPROGRESS):
         return sock
