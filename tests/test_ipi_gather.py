@@ -190,6 +190,16 @@ def test_a_half_sent_request_holds_the_batch():
     assert gather.released
 
 
+def test_a_complete_batch_waits_for_a_half_sent_request():
+    gather = Gather(1)
+    gather.begin(0)
+    gather.begin(1)
+    gather.ask(0, 0.0)
+    assert not gather.released
+    gather.ask(1, 1.0)
+    assert gather.released
+
+
 def test_a_half_sent_request_that_is_given_up_holds_nothing():
     gather = Gather(3)
     gather.begin(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +101,26 @@ def test_a_driver_that_was_too_slow_for_i_pis_timeout_comes_back(port):
         assert "if it goes on, raise its <timeout>" in mine.log
         ipi.wires[-1].drop()
         assert mine.ends() == ""
+
+
+def test_a_drop_that_was_mended_is_forgotten(monkeypatch):
+    """Later i-PI dies without a word, and is waited for."""
+    monkeypatch.setattr(driver_module, "FAREWELL", 0.05)
+    gate = Gate()
+    with FakeIpi() as ipi, driven(ipi.address, ATOMS, Cheap(during=gate)) as mine:
+        wire = ipi.accept().begin()
+        wire.say(posdata(ATOMS), GETFORCE)
+        assert gate.reached.wait(PATIENCE)
+        wire.drop()
+        gate.open.set()
+        ipi.accept().begin().ask(ATOMS)
+        time.sleep(0.1)
+        name = ipi.address.removeprefix("unix:")
+        ipi.close()
+        mine.until("i-PI closed the connection")
+        with FakeIpi(name) as again:
+            again.accept().begin().drop()
+            assert mine.ends() == ""
 
 
 @both_families

@@ -77,7 +77,7 @@ def test_one_bead_that_fails_ends_all():
         for wire, atoms in zip(wires, (ATOMS, bad, copper(seed=2)), strict=True):
             wire.say(posdata(atoms), GETFORCE)
         mine.fails(wires[1], "this one.")
-        assert mine.ends() == "this one."
+        assert wires[2].closed()
 
 
 def test_an_evaluator_that_raises():
@@ -90,6 +90,18 @@ def test_an_evaluator_that_raises():
         mine.settle()
         assert wire.closed()
         assert "the device is gone" in str(mine.driver.failure)
+        assert len(mine.monitor.faults) == 1
+        mine.monitor.lines.clear()
+
+
+def test_a_fault_of_our_own_is_told_too():
+    cheap = Cheap(spoil=lambda _, forces: replace(forces, forces="no array"))
+    with FakeIpi() as ipi, polled(ipi.address, ATOMS, cheap) as mine:
+        wire = ipi.accept()
+        wire.say(init(), posdata(ATOMS), GETFORCE)
+        mine.settle()
+        assert wire.closed()
+        assert "a fault of the server" in str(mine.driver.failure)
         assert len(mine.monitor.faults) == 1
         mine.monitor.lines.clear()
 
@@ -240,6 +252,17 @@ def test_addresses_are_i_pis():
     assert str(parse_ipi_address("unix:name")) == "unix:/tmp/ipi_name"
     assert str(parse_ipi_address("unix:/run/name")) == "unix:/run/name"
     assert str(parse_ipi_address("tcp:localhost:31415")) == "tcp:localhost:31415"
+
+
+def test_i_pi_is_sought_where_it_listens(monkeypatch):
+    """It knows IPv4 only, whatever a host's name means first."""
+    with FakeIpi(port=0) as ipi:
+        place = ipi.listener.getsockname()
+        found = [(socket.AF_INET6, ("::1", place[1], 0, 0)), (socket.AF_INET, place)]
+        monkeypatch.setattr(driver_module, "resolve", lambda _: found)
+        with driven(ipi.address, ATOMS) as mine:
+            ipi.accept().begin().drop()
+            assert mine.ends() == ""
 
 
 def test_too_many_sockets_for_this_process(monkeypatch):

@@ -110,8 +110,7 @@ class IpiConnection:
 
     def answer(self, results: Sequence[Forces | ForceNetError], now: float) -> None:
         """The answers to `requests`; one fault is the end."""
-        self.receive(now)  # i-PI may have said EXIT meanwhile
-        if self.ended:
+        if self.ended:  # another one of its batch failed
             return
         self._driver.gather.answered(self._number, time.monotonic() - self._since)
         systems, self._systems, self._asked = self._systems, [], []
