@@ -79,11 +79,13 @@ class Folder:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def start(self, file: str, model: str, template: str) -> list[subprocess.Popen[str]]:
-        """As in two terminals: i-PI and the server."""
+    def start(
+        self, file: str, model: str, template: str, *options: str
+    ) -> list[subprocess.Popen[str]]:
+        """As in two terminals: i-PI and the server, with more options for it."""
         i_pi = [str(Path(sys.executable).with_name("i-pi")), file]
         serve = [*COMMAND, "serve", "--model", model, "--template", template]
-        serve += ["--ipi", f"unix:{self.address(file)}"]
+        serve += ["--ipi", f"unix:{self.address(file)}", *options]
         return [
             subprocess.Popen(
                 command,
@@ -265,3 +267,19 @@ def test_ipi_ends_with_a_restart_when_its_server_is_killed(folder: Folder) -> No
     assert int(step[1]) > 10
     folder.set("RESTART", int(step[1]) + 20)
     assert "i-PI has finished" in folder.run("RESTART", ARGON)
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_ends_ipi_in_the_other_terminal(folder: Folder) -> None:
+    i_pi, serve = processes = folder.start(
+        "path-4.xml", "alloy", "small.xyz", "--max-edges", "1000"
+    )
+    try:
+        said = serve.communicate(timeout=PATIENCE)[0]
+        i_pi.communicate(timeout=PATIENCE)
+    finally:
+        stop(processes)
+    assert serve.returncode == 1
+    assert "error: 108 atoms have too many neighbour pairs" in said
+    assert i_pi.returncode == 0
+    assert (folder.path / "RESTART").exists()
