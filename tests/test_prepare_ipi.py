@@ -289,7 +289,7 @@ def test_the_commands_it_names_run_it(
             assert moved[free].min() > 0.0
             if "relax" in options:
                 assert "optimization converged" in ran.stdout
-                forces = read(out / "poscar.for_0.extxyz", ":")[-1].arrays["forces"]
+                forces = read(out / "poscar.for_0.extxyz", "-1").get_forces()
                 assert np.abs(forces[free]).max() <= 0.02
                 assert np.abs(forces[held]).max() > 0.05
     finally:
