@@ -16,8 +16,10 @@ import pytest
 from ase.build import bulk
 from models import write_model
 from serving import COMMAND, LJ, PATIENCE
+from typer.testing import CliRunner
 
 from forcenet_md.cli.ipi import ipi
+from forcenet_md.cli.main import build_app
 from forcenet_md.engines import ipi_process, ipi_run
 from forcenet_md.engines.ipi_plan import make_plan
 from forcenet_md.engines.ipi_process import IpiOutput, restart_step
@@ -368,6 +370,17 @@ def test_warnings_are_told_before_the_run(name: str, capsys: pytest.CaptureFixtu
     path.write_text(path.read_text().replace("</address>", "</address><timeout> 1 </timeout>"))
     ipi(path, model="ase:emt", check=True)
     assert capsys.readouterr().err.startswith("warning: <timeout> 1 s: i-PI drops the server")
+
+
+@pytest.mark.parametrize("command", ["ipi", "serve"])
+def test_more_sockets_than_i_pi_can_have_are_refused(command: str) -> None:
+    """Its select() has room for 1024 descriptors; one more ends it in mid-run."""
+    arguments = ["input.xml"] if command == "ipi" else ["--ipi", "unix:x", "--template", "x.xyz"]
+    found = CliRunner().invoke(
+        build_app(), [command, *arguments, "--model", "ase:emt", "--sockets", "1000"]
+    )
+    assert found.exit_code == 2
+    assert "512" in found.output
 
 
 # i-PI's words ------------------------------------------------------------------------------------

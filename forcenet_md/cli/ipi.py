@@ -29,7 +29,7 @@ def ipi(
         int | None,
         typer.Option(
             min=1,
-            max=1024,
+            max=512,  # i-PI's select() ends at 1024 descriptors, its output files among them
             help="Beads that i-PI sends at once, as one batch. Without it: all of them, up to 64.",
             show_default=False,
         ),

@@ -46,7 +46,9 @@ def serve(
     sockets: Annotated[
         int,
         typer.Option(
-            min=1, max=1024, help="With --ipi: beads that i-PI sends at once, as one batch."
+            min=1,
+            max=512,  # i-PI's select() ends at 1024 descriptors, its output files among them
+            help="With --ipi: beads that i-PI sends at once, as one batch.",
         ),
     ] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
