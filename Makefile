@@ -5,16 +5,17 @@ BIN := .venv/bin
 # torch spins when threads share cores; one thread per process unless said otherwise.
 export OMP_NUM_THREADS ?= 1
 
+# Tests run two at a time: many of them wait for processes to start and end.
 .PHONY: demo test long lint clean
 
 demo: .venv/ready
 	$(BIN)/forcenet-md demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 long: .venv/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check .
