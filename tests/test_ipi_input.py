@@ -334,6 +334,18 @@ def test_a_template_says_the_elements_instead() -> None:
     np.testing.assert_array_equal(found.template.pbc, [True, True, False])
 
 
+def test_a_template_that_disagrees_with_the_input_is_said() -> None:
+    start = "<initialize nbeads='1'><file mode='ase'> cuau.extxyz </file></initialize>"
+    atoms = bulk("Cu", cubic=True)
+    atoms.symbols[1] = "Au"
+    atoms.write("cuau.extxyz")
+    same = plan(SOCKET, system(start=start), template=Path("cuau.extxyz"))
+    assert same.warnings == ()
+    atoms[::-1].write("turned.extxyz")
+    found = plan(SOCKET, system(start=start), template=Path("turned.extxyz"))
+    assert found.warnings[0].startswith("atom 2 is Cu in turned.extxyz but Au in ")
+
+
 def test_a_slab_is_periodic_unless_a_template_says_so() -> None:
     slab = bulk("Cu", cubic=True)
     slab.pbc = [True, True, False]

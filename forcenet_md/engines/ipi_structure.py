@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from forcenet_md.data.frames import read_frames
 from forcenet_md.engines.ipi_input import (
@@ -45,7 +45,7 @@ def read_structure(ipi: IpiInput, forcefield: SocketForceField, template: Path |
     held = any(system.holds_atoms for system in systems)
     if template is not None:
         read = read_template(template)
-        remarks: tuple[str, ...] = ()
+        remarks = tuple(_disagreement(systems, read.numbers, template))
         numbers, pbc = read.numbers, read.pbc
         held |= read.keep_net_force
     else:
@@ -69,6 +69,23 @@ def read_structure(ipi: IpiInput, forcefield: SocketForceField, template: Path |
             numbers = numbers[list(forcefield.active)]
         held = True  # it is not all of the system: its net force is real
     return Structure(Template(numbers, pbc, held), remarks)
+
+
+def _disagreement(systems: list[IpiSystem], numbers: np.ndarray, template: Path) -> Iterator[str]:
+    """A template in another order would give wrong forces without a word."""
+    for system in systems:
+        try:
+            own = _numbers(_labels(system).names, system.source)
+        except DataError:  # it is given because the input's own labels are no elements
+            continue
+        if len(own) == len(numbers) and (own != numbers).any():
+            k = int(np.argmax(own != numbers))
+            yield (
+                f"atom {k + 1} is {chemical_symbols[numbers[k]]} in {template} but"
+                f" {chemical_symbols[own[k]]} in {system.source}: forces are computed for the"
+                f" elements of {template}, in its order"
+            )
+            return
 
 
 @dataclass(slots=True)
