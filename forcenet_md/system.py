@@ -93,3 +93,9 @@ class Forces:
     energy: float | None = None
     stress: NDArray[np.float64] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def net_force_per_atom(self) -> float:
+        """eV/Å: how large the net force was that the evaluator saw; 0 where it saw none."""
+        net = self.extras.get("net_force")
+        return 0.0 if net is None else float(np.linalg.norm(net)) / max(len(self.forces), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+import threading
 import time
 
 import numpy as np
@@ -202,6 +203,25 @@ def test_a_large_answer_goes_out_in_parts_to_a_slow_reader(port):
         for _ in range(2):
             wire.hear(int.from_bytes(wire.hear(4), sys.byteorder))
         assert wire.status() == "READY"
+
+
+def test_a_half_sent_answer_goes_out_before_the_next_batch():
+    """i-PI reads one answer to its end, and drops a driver that sends nothing for 2 s."""
+    atoms = copper(18)
+    gate = Gate()
+    cheap = Cheap(during=gate)
+    with FakeIpi() as ipi, driven(ipi.address, atoms, cheap, 2):
+        one, other = ipi.accept().begin(), ipi.accept().begin()
+        one.say(posdata(atoms), GETFORCE)
+        assert gate.reached.wait(PATIENCE)
+        late = threading.Thread(target=other.say, args=(posdata(atoms), GETFORCE))
+        late.start()
+        gate.open.set()
+        late.join(PATIENCE)
+        assert not select.select([other.sock], [], [], 0.1)[0]
+        one.answer(len(atoms))
+        other.answer(len(atoms))
+    assert cheap.sizes == [1, 1]
 
 
 @both_families

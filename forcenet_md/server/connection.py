@@ -6,7 +6,6 @@ message, and keeps no thread. The loop calls it; what it has to evaluate stands 
 
 from __future__ import annotations
 
-import math
 import selectors
 import socket
 import time
@@ -169,9 +168,7 @@ class Connection:
         self._steps += 1
         if isinstance(result, Forces):
             start = time.perf_counter()
-            if (net := result.extras.get("net_force")) is not None:
-                per_atom = math.sqrt(net @ net) / max(len(result.forces), 1)
-                self._net_force = max(self._net_force, per_atom)
+            self._net_force = max(self._net_force, result.net_force_per_atom)
             try:
                 message = write_forces(step.step, step.system, result, settings)
             except ForceNetError as error:

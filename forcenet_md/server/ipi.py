@@ -64,6 +64,7 @@ class IpiDriver:
         self.template = template
         self.gather = Gather(sockets)
         self.failure: IpiError | None = None
+        self.net_force = 0.0  # eV/Å per atom, the largest that the evaluator saw
         self._ended = ended
         self._target = _resolved(address)
         self._open: dict[int, IpiConnection] = {}
@@ -75,6 +76,12 @@ class IpiDriver:
         self._told_waiting = False
         self._farewell = inf  # time.monotonic() until which a dropped connection may come back
         self._cells: set[bytes] = set()
+
+    @property
+    def sending(self) -> bool:
+        """An answer is half sent, so no batch begins: i-PI, which reads it, drops a driver that
+        stops sending for 2 s."""
+        return any(connection.sending for connection in self._open.values())
 
     def connect(self) -> None:
         """Make the next connection that is missing; try again later if that fails.
@@ -91,7 +98,9 @@ class IpiDriver:
             return
         if not (self._open or self._told_waiting):
             self._told_waiting = True
-            self.server.monitor.log(f"waiting for i-PI at {self.address}")
+            self.server.monitor.log(
+                f"waiting for i-PI at {self.address}, the <address> of its <ffsocket>"
+            )
         try:
             sock = _begin_to_connect(*self._target)
         except OSError as error:
@@ -143,13 +152,17 @@ class IpiDriver:
 
     def finish(self, why: str) -> None:
         """End every connection and make none again."""
-        self._done = True
+        self.stop()
         for connection in list(self._open.values()):
             connection.leave(why)
         self._ended()
 
     def stop(self) -> None:
         """Make no connection again; those that are open end by themselves."""
+        if not self._done and self.net_force:
+            self.server.monitor.log(
+                f"i-PI had a net force of at most {self.net_force:.2g} eV/Å per atom"
+            )
         self._done = True
 
     def check_cell(self, system: System) -> None:

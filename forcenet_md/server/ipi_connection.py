@@ -56,7 +56,12 @@ class IpiConnection:
 
     @property
     def requests(self) -> Sequence[Request]:
-        return self._asked if self._driver.gather.released else ()
+        return self._asked if self._driver.gather.released and not self._driver.sending else ()
+
+    @property
+    def sending(self) -> bool:
+        """Something is said in part."""
+        return bool(self._out)
 
     @property
     def interest(self) -> int:
@@ -64,7 +69,8 @@ class IpiConnection:
 
     @property
     def deadline(self) -> float:
-        return self._driver.gather.stale_at if self._asked else inf
+        waiting = self._asked and not self._driver.sending
+        return self._driver.gather.stale_at if waiting else inf
 
     def expire(self, now: float) -> None:
         self._driver.gather.expire(now)
@@ -126,6 +132,7 @@ class IpiConnection:
             self._driver.fail(fault)
             return
         self._monitor.add("codec", time.perf_counter() - start)
+        self._driver.net_force = max(self._driver.net_force, *(f.net_force_per_atom for f in good))
         self._steps += 1
         while self._questions and not self.ended:
             self._reply(self._questions.pop(0))
