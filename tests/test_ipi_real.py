@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +18,7 @@ from ipi_driven import Cheap, driven
 from ipi_peer import free_port, own_name, socket_file
 from ipi_runs import i_pi
 from ipi_xml import STRUCTURE, dynamics, simulation, system, thermostat
-from serving import LJ, PATIENCE, ServeProcess, copper
+from serving import LJ, PATIENCE, copper
 
 from forcenet_md.errors import EvaluationError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
@@ -131,19 +134,34 @@ def test_the_driver_is_killed_and_another_joins(tmp_path, name, sockets, element
     atoms = copper(2)
     paths = system(dynamics("nvt", thermostat("pile_g")), beads=4)
     folder = folder_with(atoms, tmp_path / "killed")
-    arguments = ("--ipi", f"unix:{name}", "--template", str(folder / STRUCTURE))
-    arguments += ("--sockets", str(sockets))
-    with i_pi(folder, text_of(name, 150, elements, paths)) as process:
-        with ServeProcess(*arguments, wait=False) as server:
-            while steps_written(folder) < 30:
-                assert server.process.poll() is None, server.text
-                time.sleep(0.01)
-            server.process.kill()
-            assert process.poll() is None
-        with ServeProcess(*arguments, wait=False) as server:
+    killed = get_context("spawn").Process(target=killed_driver, args=(name, atoms, sockets))
+    with i_pi(folder, text_of(name, 40, elements, paths)) as process:
+        killed.start()
+        killed.join(PATIENCE)
+        assert killed.exitcode == -signal.SIGKILL
+        assert process.poll() is None
+        with driven(f"unix:{name}", atoms, sockets=sockets) as mine:
             finished(process)
-            assert server.wait() == 0
-    assert_same_state(folder, 150, undisturbed(tmp_path / "alone", atoms, 150, paths))
+            assert mine.ends() == ""
+    assert_same_state(folder, 40, undisturbed(tmp_path / "alone", atoms, 40, paths))
+
+
+def killed_driver(name: str, atoms: Atoms, sockets: int) -> None:
+    """A process that is killed in the midst of a full batch: it has read all that i-PI said. If it
+    died with something unread, i-PI would see its connection reset, of which the thread that speaks
+    with the drivers may end: no other driver could help it then."""
+
+    class Killed(AseEvaluator):
+        count = 0
+
+        def evaluate(self, requests):
+            self.count += 1
+            if self.count > 15 and len(requests) == sockets:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().evaluate(requests)
+
+    with driven(f"unix:{name}", atoms, Killed(LJ), sockets) as mine:
+        mine.ends()
 
 
 @pytest.mark.slow
