@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from forcenet_md.server.run import check_reach
 
 ARGON = "ase:lj,sigma=3.4,epsilon=0.0103,rc=8.0"
 SERVER, CLIENT = "10.213.77.1", "10.213.77.2"
+CLOSED_PORT = 9
 STEPS = 200
 CUT = 20  # the step that LAMMPS has written when something happens to the network
 SMALL_BUFFER = 8192  # bytes that the server's system takes in before the server reads them
@@ -41,9 +43,22 @@ class Network:
     client: str
     cable: str = "cable0"
 
-    def plug(self, state: str) -> None:
-        """Put the cable in ("up") or pull it out ("down")."""
-        ip("-n", self.server, "link", "set", self.cable, state)
+    def pull(self) -> None:
+        ip("-n", self.server, "link", "set", self.cable, "down")
+
+    def plug(self) -> None:
+        """Put the cable in, and wait until packets come through: what was asked for the server's
+        address meanwhile must have failed first, and fails new connections with it."""
+        ip("-n", self.server, "link", "set", self.cable, "up")
+        end = time.monotonic() + serving.PATIENCE
+        while not self._reachable():
+            assert time.monotonic() < end, "the cable is in and nothing comes through"
+
+    def _reachable(self) -> bool:
+        connect = f"import socket; socket.create_connection(('{SERVER}', {CLOSED_PORT}), 1.0)"
+        there = ["ip", "netns", "exec", self.client, sys.executable, "-S", "-c", connect]
+        done = subprocess.run(there, capture_output=True, text=True, check=False)
+        return "ConnectionRefusedError" in done.stderr
 
 
 def ip(*words: str) -> None:
@@ -103,9 +118,9 @@ def server(network: Network, secret: Path) -> Iterator[ServeProcess]:
 
 @pytest.fixture
 def address(server: ServeProcess, network: Network) -> Iterator[str]:
-    network.plug("up")
+    network.plug()
     yield re.findall(r"listening on (tcp:\S+)", server.text)[0]
-    network.plug("up")
+    network.plug()
 
 
 def script(address: str, options: str, cells: int = 2, steps: int = STEPS) -> str:
@@ -196,10 +211,10 @@ class TestLammps:
         whole = run_at(network, text, tmp_path)
         with moving(network, text, tmp_path) as (process, seen):
             with between_two_steps(process):
-                network.plug("down")
+                network.pull()
             time.sleep(1.0)
             assert process.poll() is None
-            network.plug("up")
+            network.plug()
             done = ended(process, seen)
         assert done.returncode == 0, done.output
         np.testing.assert_array_equal(done.thermo()[0], whole.thermo()[0])
@@ -210,7 +225,7 @@ class TestLammps:
         text = script(address, f"secret {secret} timeout 1")
         with moving(network, text, tmp_path) as (process, seen):
             with between_two_steps(process):
-                network.plug("down")
+                network.pull()
             done = ended(process, seen)
         assert done.returncode != 0
         assert "was lost at step" in done.error
@@ -222,7 +237,7 @@ class TestLammps:
     ) -> None:
         with moving(network, script(address, f"secret {secret}"), tmp_path) as (process, seen):
             with between_two_steps(process):
-                network.plug("down")
+                network.pull()
             done = ended(process, seen)
         assert done.returncode != 0
         assert "the network has not reached its machine for two minutes" in done.error
@@ -235,7 +250,7 @@ class TestLammps:
         with moving(network, script(address, f"secret {secret}"), tmp_path) as (process, seen):
             server.process.send_signal(signal.SIGSTOP)  # its system still takes the request
             time.sleep(1.0)
-            network.plug("down")
+            network.pull()
             try:
                 done = ended(process, seen)
             finally:
