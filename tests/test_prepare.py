@@ -19,7 +19,7 @@ from models import write_model
 from serving import COMMAND, ServeProcess
 
 from forcenet_md.engines.lammps_input import MARGIN, Plan, script_text, write_lammps_input
-from forcenet_md.engines.prepared import file_name, in_box, timestep
+from forcenet_md.engines.prepared import file_name, in_box, remarks_on_size, timestep
 from forcenet_md.errors import DataError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.inference.load import read_capabilities
@@ -208,6 +208,21 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.data exists already"):
         write_lammps_input(tmp_path, bulk("Cu"), plan, emt)
     write_lammps_input(tmp_path, bulk("Cu"), plan, emt, overwrite=True)
+
+
+def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
+    """Not in open directions, and by its height, not by the length of its vectors."""
+    known = Capabilities("m", frozenset({29}), 5.0, energy=False, stress=False, conservative=False)
+    unit, piece = bulk("Cu", "fcc", 3.6), bulk("Cu", "fcc", 3.6, cubic=True) * (3, 3, 3)
+    assert remarks_on_size(piece, known) == []
+    [remark] = remarks_on_size(unit, known)
+    assert "1 atoms in a cell 2.08 Å thick" in remark  # 3.6 / √3, between (111) planes
+    open_one = piece.copy()
+    open_one.cell[2] *= 0.5
+    assert len(remarks_on_size(open_one, known)) == 1
+    open_one.pbc = (True, True, False)
+    assert remarks_on_size(open_one, known) == []
+    assert remarks_on_size(Atoms("Cu"), known) == []
 
 
 def test_command_line_faults(tmp_path: Path) -> None:

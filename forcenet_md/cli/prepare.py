@@ -47,7 +47,7 @@ def prepare(
     from forcenet_md.data.frames import read_frames
     from forcenet_md.engines.ipi_prepare import IpiPlan, readable_name, write_ipi_input
     from forcenet_md.engines.lammps_input import Plan, write_lammps_input
-    from forcenet_md.engines.prepared import file_name
+    from forcenet_md.engines.prepared import file_name, remarks_on_size
     from forcenet_md.errors import RequestError
     from forcenet_md.inference.load import read_capabilities
     from forcenet_md.server.address import default_address, parse_address
@@ -61,7 +61,7 @@ def prepare(
         capabilities = read_capabilities(model)
         file, script, remarks = write_ipi_input(out, atoms, plan, capabilities, overwrite)
         typer.echo(f"wrote {file} and {script}")
-        for remark in remarks:
+        for remark in [*remarks, *remarks_on_size(atoms, capabilities)]:
             typer.echo(remark)
         _tell(_ipi_commands(out, model, address, file.name, script.name))
         return
@@ -69,14 +69,12 @@ def prepare(
         raise RequestError("--beads are for path integrals: give --for ipi with them.")
     server = parse_address(listen) if listen else default_address()
     atoms = read_frames(structure)[-1]
-    file, script = write_lammps_input(
-        out,
-        atoms,
-        Plan(name, model, str(server), ensemble, temperature),
-        read_capabilities(model),
-        overwrite,
-    )
+    capabilities = read_capabilities(model)
+    lammps_plan = Plan(name, model, str(server), ensemble, temperature)
+    file, script = write_lammps_input(out, atoms, lammps_plan, capabilities, overwrite)
     typer.echo(f"wrote {file} and {script}")
+    for remark in remarks_on_size(atoms, capabilities):
+        typer.echo(remark)
     serve = ["forcenet-md", "serve", "--model", model, "--listen", str(server)]
     _tell({"now, in two terminals:": [_words(*serve), f"{_cd(out)}lmp -in {script.name}"]})
 

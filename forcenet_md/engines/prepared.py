@@ -35,6 +35,20 @@ def check_structure(atoms: Atoms, capabilities: Capabilities) -> NDArray[np.int6
     return held
 
 
+def remarks_on_size(atoms: Atoms, capabilities: Capabilities) -> list[str]:
+    """What to say of a cell that is a unit cell rather than a piece of material."""
+    spans = atoms.cell.complete()
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(spans), axis=0)
+    thin = heights[atoms.pbc].min(initial=np.inf)
+    if thin >= 2.0 * capabilities.cutoff:
+        return []
+    return [
+        f"note: {len(atoms)} atoms in a cell {thin:.3g} Å thick: atoms see their own images (the"
+        f" cutoff is {capabilities.cutoff:.3g} Å); for a material give a larger piece, in ASE"
+        " `atoms * (4, 4, 4)`"
+    ]
+
+
 def check_new(paths: Iterable[Path], overwrite: bool) -> None:
     """Raises DataError for a file that is there already."""
     for path in paths:
