@@ -130,6 +130,18 @@ def test_the_end_of_its_time_is_told(name: str, capfd: pytest.CaptureFixture[str
     assert f"Its RESTART is of step {step} of {FOREVER}" in said
 
 
+def test_a_relaxation_that_ran_out_of_steps_is_told(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(name, steps=2)
+    dynamics = path.read_text()
+    first, last = dynamics.index("<motion"), dynamics.index("</motion>")
+    relaxation = "<motion mode='minimize'> <optimizer mode='damped_bfgs'/> "
+    path.write_text(dynamics[:first] + relaxation + dynamics[last:])
+    assert run(path) == 0
+    assert "has made its 2 steps and the relaxation has not converged" in capfd.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_restart_goes_on(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     run(write(name, steps=FOREVER, more="<total_time> 1 </total_time>"))

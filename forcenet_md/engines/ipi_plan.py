@@ -37,6 +37,11 @@ class Plan:
     sockets: int
     warnings: tuple[str, ...]
 
+    @property
+    def relaxes(self) -> bool:
+        users = self.ipi.users(self.forcefield)
+        return any(motion.get("mode") == "minimize" for s in users for motion in s.motions)
+
     def describe(self) -> list[str]:
         """The plan in lines."""
         users = self.ipi.users(self.forcefield)

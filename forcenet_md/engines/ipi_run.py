@@ -89,6 +89,11 @@ def _finish(plan: Plan, ipi: IpiProcess) -> int:
         _say(f"i-PI ended before its last step{why}. {_restart(plan, ipi)}")
     elif ipi.output.done:
         _say(f"i-PI has finished: {ipi.output.done}.")
+    elif plan.relaxes:
+        _say(
+            f"i-PI has made its {total} steps and the relaxation has not converged: raise"
+            " <total_steps> in its RESTART and go on from there."
+        )
     else:
         _say(f"i-PI has finished: step {total} of {total}.")
     return 0

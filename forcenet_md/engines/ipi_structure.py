@@ -99,7 +99,7 @@ def _labels(system: IpiSystem) -> _Labels:
     found = _Labels(entries(system.element.find("beads/names")), [])
     for item in system.element.findall("initialize/*"):
         if item.tag == "file" or (item.tag == "labels" and item.get("mode") != "manual"):
-            names = list(_file_labels(item, found.remarks))
+            names = list(_file_labels(item, system.source, found.remarks))
         elif item.tag == "labels":
             names = entries(item) or [text_of(item)]
         else:
@@ -117,8 +117,13 @@ def _labels(system: IpiSystem) -> _Labels:
     return found
 
 
-def _file_labels(item: ET.Element, remarks: list[str]) -> Iterator[str]:
+def _file_labels(item: ET.Element, source: Path, remarks: list[str]) -> Iterator[str]:
     path, mode = Path(text_of(item)), item.get("mode", "chk").strip()
+    if not path.exists():
+        raise DataError(
+            f"{source} starts from the structure {path}, which is not there: i-PI takes it"
+            " relative to the current folder, so run from the folder where it is."
+        )
     if mode == "chk":
         names = parse_xml(path).find("system/beads/names")
         if names is None:
