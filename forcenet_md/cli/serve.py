@@ -40,7 +40,8 @@ def serve(
     template: Annotated[
         Path | None,
         typer.Option(
-            help="With --ipi: a structure with the elements of i-PI's atoms.", show_default=False
+            help="With --ipi: a structure with the elements of i-PI's atoms, in their order.",
+            show_default=False,
         ),
     ] = None,
     sockets: Annotated[
