@@ -216,7 +216,7 @@ def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
     unit, piece = bulk("Cu", "fcc", 3.6), bulk("Cu", "fcc", 3.6, cubic=True) * (3, 3, 3)
     assert remarks_on_size(piece, known) == []
     [remark] = remarks_on_size(unit, known)
-    assert "1 atoms in a cell 2.08 Å thick" in remark  # 3.6 / √3, between (111) planes
+    assert "the cell is only 2.08 Å thick" in remark  # 3.6 / √3, between (111) planes
     open_one = piece.copy()
     open_one.cell[2] *= 0.5
     assert len(remarks_on_size(open_one, known)) == 1

@@ -197,7 +197,7 @@ def test_a_large_relaxation_is_told_of(tmp_path: Path) -> None:
 
 def test_it_names_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "my run"
-    write(tmp_path / "POSCAR", bulk("Cu"))
+    write(tmp_path / "POSCAR", bulk("Cu", cubic=True) * (4, 4, 4))
     prepare(tmp_path / "POSCAR", "alloy", engine="ipi", out=out, beads=4)
     xml = out / "poscar.xml"
     assert sorted(out.iterdir()) == [out / "poscar-start.xyz", xml]

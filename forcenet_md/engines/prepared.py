@@ -43,8 +43,8 @@ def remarks_on_size(atoms: Atoms, capabilities: Capabilities) -> list[str]:
     if thin >= 2.0 * capabilities.cutoff:
         return []
     return [
-        f"note: {len(atoms)} atoms in a cell {thin:.3g} Å thick: atoms see their own images (the"
-        f" cutoff is {capabilities.cutoff:.3g} Å); for a material give a larger piece, in ASE"
+        f"note: the cell is only {thin:.3g} Å thick, so atoms see their own images (the cutoff is"
+        f" {capabilities.cutoff:.3g} Å); for a material give a larger piece, in ASE"
         " `atoms * (4, 4, 4)`"
     ]
 
