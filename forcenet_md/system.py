@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class System:
         x = np.ascontiguousarray(positions, dtype=np.float64)
         z = np.ascontiguousarray(numbers, dtype=np.int64)
         h = np.ascontiguousarray(cell, dtype=np.float64)
-        p = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
+        p = np.empty(3, dtype=np.bool_)
+        p[:] = pbc
         if x.ndim != 2 or x.shape[1] != 3 or z.shape != (len(x),) or h.shape != (3, 3):
             raise StructureError(
                 f"positions {x.shape}, numbers {z.shape} and cell {h.shape} do not fit together:"
@@ -54,7 +56,7 @@ class System:
             )
         if not np.isfinite(h).all():
             raise StructureError("the cell is not finite: the simulation has failed before.")
-        if p.any() and not _spans(h[p]):
+        if p.any() and not _spans(h[p].tobytes()):
             raise StructureError(
                 "the cell has no volume in its periodic directions: give a cell whose periodic"
                 " lattice vectors are linearly independent."
@@ -71,7 +73,9 @@ class System:
         return len(self.numbers)
 
 
-def _spans(rows: NDArray[np.float64]) -> bool:
+@lru_cache(maxsize=64)  # most runs keep their cell, and a step may take a tenth of a millisecond
+def _spans(data: bytes) -> bool:
+    rows = np.frombuffer(data).reshape(-1, 3)
     lengths = np.linalg.norm(rows, axis=1)
     if (lengths < 1e-8).any():
         return False

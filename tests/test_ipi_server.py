@@ -205,6 +205,17 @@ def test_a_large_answer_goes_out_in_parts_to_a_slow_reader(port):
         assert wire.status() == "READY"
 
 
+def test_what_was_read_along_with_a_question_is_answered_after_it():
+    atoms = copper(18)
+    with FakeIpi() as ipi, driven(ipi.address, atoms, Cheap()):
+        wire = ipi.accept().begin()
+        wire.say(posdata(atoms))
+        assert wire.status() == "HAVEDATA"
+        wire.say(GETFORCE + STATUS)
+        wire.answer(len(atoms))
+        assert wire.hear(12) == word("ready")
+
+
 def test_a_half_sent_answer_goes_out_before_the_next_batch():
     """i-PI reads one answer to its end, and drops a driver that sends nothing for 2 s."""
     atoms = copper(18)

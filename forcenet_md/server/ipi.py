@@ -76,6 +76,7 @@ class IpiDriver:
         self._told_waiting = False
         self._farewell = inf  # time.monotonic() until which a dropped connection may come back
         self._cells: set[bytes] = set()
+        self._last_cell = b""
 
     @property
     def sending(self) -> bool:
@@ -168,8 +169,10 @@ class IpiDriver:
     def check_cell(self, system: System) -> None:
         """Raises RequestError when i-PI moves the cell of a model without a virial."""
         model = self.server.evaluator.capabilities
-        if model.stress or len(self._cells) > MAX_CELLS:
+        cell = system.cell.tobytes()
+        if model.stress or cell == self._last_cell or len(self._cells) > MAX_CELLS:
             return
+        self._last_cell = cell
         shape = np.round(system.cell @ system.cell.T, 7) + 0.0  # the same however it is turned
         self._cells.add(shape.tobytes())
         if len(self._cells) > MAX_CELLS:

@@ -143,22 +143,30 @@ def _answer(
             " them: use a model file that this version has exported."
         )
     forces = np.ascontiguousarray(answer.forces, dtype=np.float64)
-    stress = np.zeros((3, 3)) if answer.stress is None else np.asarray(answer.stress, np.float64)
-    if forces.shape != system.positions.shape or stress.shape != (3, 3):
+    shape = (3, 3) if answer.stress is None else np.shape(answer.stress)
+    if forces.shape != system.positions.shape or shape != (3, 3):
         raise EvaluationError(
             f"the model answered {system.n_atoms} atoms with forces {forces.shape} and a stress"
-            f" {stress.shape}: use a model file that this version has exported."
+            f" {shape}: use a model file that this version has exported."
         )
     with np.errstate(all="ignore"):
         energy = float(answer.energy or 0.0) * IPI.electronvolt
         f = forces * IPI.force
-        virial = stress.T * (-abs(np.linalg.det(system.cell)) * IPI.electronvolt)
+        virial = _virial(system, answer)
     if not (np.isfinite(energy) and np.isfinite(f).all() and np.isfinite(virial).all()):
         raise EvaluationError(
             "energy, virial or forces are not finite: the simulation has failed; use a smaller"
             " timestep or a relaxed starting structure."
         )
-    return energy, f, np.ascontiguousarray(virial), _extras(forces, answer.extras)
+    return energy, f, virial, _extras(forces, answer.extras)
+
+
+def _virial(system: System, answer: Forces) -> NDArray[np.float64]:
+    """[3, 3] in i-PI's units; zero where there is none."""
+    if answer.stress is None:
+        return np.zeros((3, 3))
+    volume = abs(np.linalg.det(system.cell))
+    return np.ascontiguousarray(answer.stress, np.float64).T.copy() * (-volume * IPI.electronvolt)
 
 
 def _extras(forces: NDArray[np.float64], extras: dict[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forcenet_md.server.ipi import IpiDriver
 
 LONGEST_INIT = 1 << 20  # bytes
+CHUNK = 1 << 14  # bytes: shorter messages are read together
 
 
 class IpiConnection:
@@ -45,6 +46,8 @@ class IpiConnection:
         self._asked: list[Request] = []
         self._since = 0.0  # time.monotonic() of the request
         self._buffer = self._rest = memoryview(b"")
+        self._chunk = memoryview(bytearray(CHUNK))
+        self._ahead = memoryview(b"")  # of the chunk: has been read, belongs to what comes next
         self._answer = b""  # evaluated, not yet sent
         self._untold = False  # i-PI has said nothing since its last answer was sent
         self._questions: list[bytes] = []  # STATUS or GETFORCE that came during the evaluation
@@ -79,11 +82,23 @@ class IpiConnection:
         """Take what has arrived, as far as the conversation goes."""
         start = time.perf_counter()
         try:
-            while not self._out and not self.ended:
-                n = self.sock.recv_into(self._rest)
-                if n == 0:
-                    self.leave("i-PI closed the connection")
+            drained = False
+            while not (self._out or self.ended):
+                if self._ahead:
+                    n = min(len(self._ahead), len(self._rest))
+                    self._rest[:n], self._ahead = self._ahead[:n], self._ahead[n:]
+                elif drained:
                     break
+                else:
+                    room = self._rest if len(self._rest) > CHUNK else self._chunk
+                    n = self.sock.recv_into(room)
+                    if n == 0:
+                        self.leave("i-PI closed the connection")
+                        break
+                    drained = n < len(room)
+                    if room is self._chunk:
+                        self._ahead = room[:n]
+                        continue
                 self._rest = self._rest[n:]
                 if not self._rest:
                     self._await(self._talk.send(self._buffer))
@@ -100,19 +115,9 @@ class IpiConnection:
         if self._connecting:
             self._finish_connecting()
             return
-        start = time.perf_counter()
-        try:
-            while self._out:
-                self._out = self._out[self.sock.send(self._out) :]
-            if self._finishing and not (self._asked or self._answer):
-                self.leave(STOPPED)
-        except BlockingIOError:
-            pass
-        except (BrokenPipeError, ConnectionResetError):
-            self._out = memoryview(b"")  # i-PI has closed; if it said EXIT that can still be read
-        except OSError as error:
-            self._lost(error)
-        self._monitor.add("transport", time.perf_counter() - start)
+        self._flush()
+        if self._ahead and not self._out:
+            self.receive(now)
 
     def answer(self, results: Sequence[Forces | ForceNetError], now: float) -> None:
         """The answers to `requests`; one fault is the end."""
@@ -265,7 +270,22 @@ class IpiConnection:
 
     def _send(self, data: bytes) -> None:
         self._out = memoryview(bytes(self._out) + data) if self._out else memoryview(data)
-        self.write(0.0)
+        self._flush()
+
+    def _flush(self) -> None:
+        start = time.perf_counter()
+        try:
+            while self._out:
+                self._out = self._out[self.sock.send(self._out) :]
+            if self._finishing and not (self._asked or self._answer):
+                self.leave(STOPPED)
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            self._out = memoryview(b"")  # i-PI has closed; if it said EXIT that can still be read
+        except OSError as error:
+            self._lost(error)
+        self._monitor.add("transport", time.perf_counter() - start)
 
     # The socket --------------------------------------------------------------------------------
 
