@@ -38,7 +38,7 @@ from forcenet_md.system import Forces
 
 BIN = Path(sys.executable).parent
 ONE = {"OMP_NUM_THREADS": "1"}
-REPEATS = 3
+REPEATS = 5
 CHEAP = {64: ((2, 2, 4), 2000), 4000: ((10, 10, 10), 400)}  # atoms: cells, steps
 BEADS = {4: 60, 16: 20, 32: 12}  # beads: steps, 64 atoms
 LATENCIES = (1e-4, 2e-3)
