@@ -18,6 +18,7 @@ from ase.io import read, write
 from models import write_model
 from serving import COMMAND, ServeProcess
 
+from forcenet_md.cli.prepare import prepare as prepare_command
 from forcenet_md.engines.lammps_input import MARGIN, Plan, script_text, write_lammps_input
 from forcenet_md.engines.prepared import file_name, in_box, remarks_on_size, timestep
 from forcenet_md.errors import DataError, UnknownElementError
@@ -310,3 +311,22 @@ def test_one_atom_moves_and_names_are_quoted(server: str, tmp_path: Path) -> Non
     script = "variable steps index 5\n" + (out / "cu.in").read_text()
     run = lammps_runs.run(script, out)
     assert run.returncode == 0, run.output
+
+
+def test_it_names_the_commands_for_lammps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my run"
+    write(tmp_path / "cu.vasp", bulk("Cu", cubic=True) * (4, 4, 4))
+    prepare_command(tmp_path / "cu.vasp", "alloy", out=out, listen="unix:/tmp/s")
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "now, in two terminals:",
+        "",
+        "    forcenet-md serve --model alloy --listen unix:/tmp/s",
+        f"    cd '{out}' && lmp -in cu.in",
+        "",
+        "or without a server:",
+        "",
+        f"    cd '{out}' && forcenet-md lammps --model alloy -in cu.in",
+        "",
+    ]

@@ -75,24 +75,39 @@ def prepare(
     typer.echo(f"wrote {file} and {script}")
     for remark in remarks_on_size(atoms, capabilities):
         typer.echo(remark)
-    serve = ["forcenet-md", "serve", "--model", model, "--listen", str(server)]
-    _tell({"now, in two terminals:": [_words(*serve), f"{_cd(out)}lmp -in {script.name}"]})
+    _tell(_lammps_commands(out, model, str(server), script.name))
+
+
+def _lammps_commands(out: Path, model: str, server: str, script: str) -> dict[str, list[str]]:
+    """What runs the files: a server and LAMMPS, or one command."""
+    inside = ["forcenet-md", "lammps", "--model", _from(out, model), "-in", script]
+    return {
+        "now, in two terminals:": [
+            _words("forcenet-md", "serve", "--model", model, "--listen", server),
+            f"{_cd(out)}lmp -in {script}",
+        ],
+        "or without a server:": [_cd(out) + _words(*inside)],
+    }
 
 
 def _ipi_commands(
     out: Path, model: str, address: str, structure: str, script: str
 ) -> dict[str, list[str]]:
     """What runs the files: a command, or two. i-PI writes where it is started."""
-    file = Path(model)
-    from_out = str(file.absolute()) if file.is_file() and not out.samefile(".") else model
     driver = ["--ipi", address, "--template", str(out / structure)]
     return {
-        "now:": [_cd(out) + _words("forcenet-md", "ipi", script, "--model", from_out)],
+        "now:": [_cd(out) + _words("forcenet-md", "ipi", script, "--model", _from(out, model))],
         "or in two terminals:": [
             f"{_cd(out)}i-pi {script}",
             _words("forcenet-md", "serve", "--model", model, *driver),
         ],
     }
+
+
+def _from(out: Path, model: str) -> str:
+    """The model as it is found from the folder of the run."""
+    file = Path(model)
+    return str(file.absolute()) if file.is_file() and not out.samefile(".") else model
 
 
 def _tell(ways: dict[str, list[str]]) -> None:
