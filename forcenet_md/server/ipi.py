@@ -40,6 +40,11 @@ def parse_ipi_address(text: str) -> Address:
     scheme, _, name = text.partition(":")
     if scheme == "unix" and name and "/" not in name:
         return parse_address(f"unix:{PREFIX}{name}")
+    if scheme not in ("unix", "tcp"):
+        raise AddressError(
+            f"'{text}' is no address of i-PI: give unix:NAME with the <address> of its <ffsocket>,"
+            " or tcp:HOST:PORT."
+        )
     return parse_address(text)
 
 

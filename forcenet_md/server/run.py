@@ -78,6 +78,8 @@ def run(
     if not addresses and options.ipi is None:
         addresses = [default_address()]
     check_reach(addresses, secret)
+    if options.ipi is not None:
+        parse_ipi_address(options.ipi.address)  # a mistyped one is told before the model is loaded
     with contextlib.ExitStack() as stack:
         terminal = sys.stdout.isatty()
         logs = [Lines.append_to(options.log_file)] if options.log_file else []
