@@ -30,6 +30,7 @@ class Card(BaseModel):
     precision: of the stored weights; both float32 and float64 can be computed
     net_force_removed: trained with the mean force of each structure taken out, so that it is taken
         out always; else only where no atom is held
+    pair_floor: a repulsive pair force is added to the network's (models/floor.py)
     staged: has the stages of models/interface.py; else it is served on one domain
     augmentation: rotations the training saw
     test_errors: figures on held-out data, each with its unit in its name
@@ -56,6 +57,7 @@ class Card(BaseModel):
     augmentation: Literal["so3", "z", "none"]
     training_data: TrainingData
     test_errors: dict[str, Any]
+    pair_floor: bool = False
     notes: str = ""
     sha256: str = ""
 

@@ -65,6 +65,7 @@ def export_model(
             "conservative": False,
             "net_force_removed": net_force_removed,
             "staged": True,
+            "pair_floor": model.has_floor,
             "augmentation": augmentation,
             "training_data": training_data,
             "test_errors": test_errors,

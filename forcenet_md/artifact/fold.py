@@ -156,6 +156,8 @@ class FoldedForceNet(nn.Module):
         self.decoder_in = copy.deepcopy(model.decoder_in)
         self.activation = copy.deepcopy(model.activation)
         self.decoder = FoldedMLP(model.decoder)
+        self.floor = copy.deepcopy(model.floor)
+        self.has_floor = model.has_floor
         for p in self.parameters():
             p.requires_grad_(False)
 
@@ -188,6 +190,12 @@ class FoldedForceNet(nn.Module):
     def readout(self, h: Tensor, species: Tensor) -> dict[str, Tensor]:
         return {"forces": self.decoder(self.activation(self.decoder_in(h)))}
 
+    @torch.jit.export
+    def pair_forces(
+        self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor, n_owned: int
+    ) -> Tensor:
+        return self.floor(species, source, target, vector, n_owned)
+
     def forward(
         self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor
     ) -> dict[str, Tensor]:
@@ -195,7 +203,11 @@ class FoldedForceNet(nn.Module):
         basis = self.edge_basis(species, source, target, vector)
         for layer in self.interactions:
             h = layer(h, source, target, basis, species.shape[0])
-        return self.readout(h, species)
+        out = self.readout(h, species)
+        if self.has_floor:
+            floor = self.pair_forces(species, source, target, vector, species.shape[0])
+            out["forces"] = out["forces"] + floor
+        return out
 
 
 def fold(model: ForceNet, numbers: list[int]) -> FoldedForceNet:

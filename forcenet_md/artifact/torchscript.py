@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from forcenet_md.models.interface import STAGES
+from forcenet_md.models.interface import FLOOR_STAGE, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,4 +43,7 @@ def load_bytes(data: bytes, device: torch.device, dtype: torch.dtype) -> torch.j
     with _quiet():
         module = torch.jit.load(io.BytesIO(data), map_location=device)
         module = module.to(device=device, dtype=dtype).eval()
-        return torch.jit.freeze(module, preserved_attrs=[*STAGES, "n_layers"])
+        kept = [*STAGES, "n_layers"]
+        if hasattr(module, FLOOR_STAGE):  # files from before there was one have none
+            kept.append(FLOOR_STAGE)
+        return torch.jit.freeze(module, preserved_attrs=kept)

@@ -184,6 +184,10 @@ class ModelEvaluator:
                     k, h, species, batch.source, batch.target, basis, species.shape[0]
                 )
             forces = model.readout(h, species)["forces"]
+            if self.card.pair_floor:
+                forces = forces + model.pair_forces(
+                    species, batch.source, batch.target, batch.vector, species.shape[0]
+                )
             return forces.to(device="cpu", dtype=torch.float64).numpy()
 
     def _finish(self, request: Request, forces: np.ndarray) -> Forces | ForceNetError:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from forcenet_md.models.basis import BASES, EdgeBasis, scalar_basis
 from forcenet_md.models.elements import N_TABLE, PROPERTIES, property_table, radius_table
 from forcenet_md.models.envelope import Envelope
+from forcenet_md.models.floor import FLOORS, make_floor
 from forcenet_md.models.interface import MessagePassingModel, segment_sum
 
 ABLATIONS = (
@@ -57,6 +58,8 @@ class ForceNetConfig:
     mean_neighbours: messages are divided by its square root; None: they are not
     neighbour_cap: at most so many nearest sources per target; None: no cap, as dynamics needs
     energy_head: the reference's auxiliary output, trained with weight 0; never an energy
+    floor: 'zbl' keeps a screened repulsion under the network (models/floor.py), which ends at
+        floor_outer times the sum of both covalent radii; 'none': as in the paper
     """
 
     hidden: int = 128
@@ -79,6 +82,8 @@ class ForceNetConfig:
     mean_neighbours: float | None = 40.0
     neighbour_cap: int | None = None
     energy_head: bool = False
+    floor: str = "none"
+    floor_outer: float = 0.8
 
     def __post_init__(self) -> None:
         for value, allowed in (
@@ -89,6 +94,7 @@ class ForceNetConfig:
             (self.node_features, ("properties", "embedding")),
             (self.decoder, ("mlp", "linear")),
             (self.norm, ("batch", "none")),
+            (self.floor, FLOORS),
         ):
             if value not in allowed:
                 raise ValueError(f"{value!r} is unknown: use one of {', '.join(allowed)}")
@@ -97,7 +103,7 @@ class ForceNetConfig:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not (whole and value >= least) and not (value is None and name in OPTIONAL):
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-        for name in ("cutoff", "mean_neighbours"):
+        for name in ("cutoff", "mean_neighbours", "floor_outer"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and 0.0 < value < inf) and not (value is None and name in OPTIONAL):
@@ -258,6 +264,8 @@ class ForceNet(MessagePassingModel):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         self.energy_head = nn.Linear(p, 1) if config.energy_head else None
+        self.floor = make_floor(config.floor, config.cutoff, config.floor_outer)
+        self.has_floor = config.floor != "none"
 
     def embed(self, species: Tensor) -> Tensor:
         if self.config.node_features == "embedding":
@@ -293,3 +301,8 @@ class ForceNet(MessagePassingModel):
         if self.energy_head is not None:
             out["auxiliary"] = F.linear(g, self.energy_head.weight)[:, 0]
         return out
+
+    def pair_forces(
+        self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor, n_owned: int
+    ) -> Tensor:
+        return self.floor(species, source, target, vector, n_owned)

@@ -14,6 +14,12 @@ Before each `interact` but the first, whoever runs the stages refreshes the rows
 [n_owned, n_all) of h: the exchange of a domain-decomposed run. The first layer's input depends on
 species alone, so it needs none.
 
+A model with a pair floor (models/floor.py) has one more:
+
+    pair_forces(species [n_all], source, target, vector, n_owned)  -> [n_owned, 3]
+
+which is added to the forces of `readout`.
+
 `edge_basis` does not depend on the layer and is computed once per step.
 `forward` is the four in a row on one rank; training and inference share them.
 """
@@ -23,6 +29,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+FLOOR_STAGE = "pair_forces"
 STAGES = ("embed", "edge_basis", "interact", "readout")
 
 
@@ -31,6 +38,7 @@ class MessagePassingModel(nn.Module):
 
     n_layers: int
     cutoff: float
+    has_floor: bool = False
 
     def embed(self, species: Tensor) -> Tensor:
         raise NotImplementedError
@@ -53,6 +61,11 @@ class MessagePassingModel(nn.Module):
     def readout(self, h: Tensor, species: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def pair_forces(
+        self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor, n_owned: int
+    ) -> Tensor:
+        raise NotImplementedError
+
     def forward(
         self, species: Tensor, source: Tensor, target: Tensor, vector: Tensor
     ) -> dict[str, Tensor]:
@@ -61,7 +74,11 @@ class MessagePassingModel(nn.Module):
         basis = self.edge_basis(species, source, target, vector)
         for k in range(self.n_layers):
             h = self.interact(k, h, species, source, target, basis, species.shape[0])
-        return self.readout(h, species)
+        out = self.readout(h, species)
+        if self.has_floor:
+            floor = self.pair_forces(species, source, target, vector, species.shape[0])
+            out["forces"] = out["forces"] + floor
+        return out
 
 
 def segment_sum(values: Tensor, target: Tensor, n: int) -> Tensor:

@@ -122,7 +122,12 @@ def fused_forces(
     for layer in model.interactions:
         assert isinstance(layer, Interaction)
         h = _interact(layer, h, source, target, basis, alpha.unsqueeze(1), half)
-    return model.readout(h, species)["forces"]
+    forces = model.readout(h, species)["forces"]
+    if model.has_floor:
+        with torch.no_grad():
+            floor = model.pair_forces(species, source, target, vector, len(species))
+        forces = forces + floor
+    return forces
 
 
 def _interact(
