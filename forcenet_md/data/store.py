@@ -9,12 +9,13 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
+from forcenet_md.data.compiling import compile_store, open_data
 from forcenet_md.data.hdf5 import Store
 from forcenet_md.data.labelled import Labelled
 from forcenet_md.data.writer import SOURCE, SOURCE_FRAME, StoreWriter
 from forcenet_md.errors import DataError
 
-__all__ = ["Frames", "Labelled", "Store", "StoreWriter"]
+__all__ = ["Frames", "Labelled", "Store", "StoreWriter", "compile_store", "open_data"]
 
 
 class Frames(Sequence[Labelled]):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 import forcenet_md
@@ -25,9 +25,8 @@ from forcenet_md.data.manifest import (
     Source,
     Units,
 )
-from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.data.unit_checks import nearest_ratio
 from forcenet_md.models.elements import known_numbers
-from forcenet_md.system import System
 
 SAME = 1e-4  # Å: frames that agree after rounding to this are duplicates
 LARGE_FORCE = 50.0  # eV/Å: one larger is named, however many there are
@@ -60,7 +59,7 @@ class Survey:
         row, n = len(self), len(frame.numbers)
         self._digest.append(_digest(frame))
         self._force.append(frame.largest_force)
-        self._near.append(nearest_ratio(frame, 1.0))
+        self._near.append(nearest_ratio(frame, (NEAR,)))
         name = str(info.get("source", ""))
         self._source.append(self._names.setdefault(name, len(self._names)))
         number = info.get("source_frame", row)
@@ -187,15 +186,3 @@ def _digest(frame: Labelled) -> int:
     for lengths in (frame.cell, frame.positions):
         sha.update(np.rint(lengths / SAME).astype("<i8").tobytes())
     return int.from_bytes(sha.digest(), "little")
-
-
-def nearest_ratio(frame: Labelled, reach: float) -> float:
-    """The smallest distance over the sum of the covalent radii of the two; infinite when none is
-    within reach times the largest sum."""
-    radii = covalent_radii[np.minimum(frame.numbers, len(covalent_radii) - 1)]
-    system = System(frame.positions, frame.numbers, frame.cell, frame.pbc)
-    edges = build_edges(system, float(2.0 * reach * radii.max()))
-    if len(edges.source) == 0:
-        return float("inf")
-    length = np.sqrt(np.square(edges.vector).sum(axis=1))
-    return float((length / (radii[edges.source] + radii[edges.target])).min())

@@ -81,9 +81,10 @@ class StoreWriter:
             with contextlib.suppress(OSError):
                 self._part.unlink(missing_ok=True)
 
-    def append(self, atoms: Atoms, source: str = "", number: int | None = None) -> None:
-        """Add a frame. source, number: where it was read, if not what its own columns say.
+    def append(self, atoms: Atoms, source: str = "", number: int | None = None) -> Labelled:
+        """Add a frame, and give it as it is stored.
 
+        source, number: where it was read, if that is not what its own columns say.
         Raises DataError when it has no usable labels; the store goes on without it then.
         """
         frame = from_atoms(atoms)
@@ -105,6 +106,7 @@ class StoreWriter:
                 raise DataError(
                     f"{self.path} cannot be written ({error}): make room or give another path."
                 ) from None
+        return frame
 
     def _finish(self) -> None:
         self._flush()

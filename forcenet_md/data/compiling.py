@@ -1,0 +1,132 @@
+"""From files to a store, and stores found again by what they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from forcenet_md.data.hdf5 import Store, is_store
+from forcenet_md.data.manifest import NAMED, Manifest, Source
+from forcenet_md.data.reading import Options, find_sources, read_source
+from forcenet_md.data.unit_checks import UnitCheck, Units, check_mixture
+from forcenet_md.data.writer import StoreWriter
+from forcenet_md.errors import DataError
+
+AS_THEY_LOOK = Units()
+Progress = Callable[[Path, int, int], None]
+
+
+def compile_store(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    options: Options | None = None,
+    units: Units = AS_THEY_LOOK,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Read every frame of the sources into a store; memory holds one chunk of frames.
+
+    units: what the sources are in; looked at (see `unit_checks`) where it is not said
+    skip_bad: leave out frames without usable labels; the manifest names them
+    progress: called with the source, the frames read so far, and the number of sources done
+    Raises DataError: a source cannot be read, a frame is bad, its units look wrong; then an older
+    `out` stays as it was.
+    """
+    paths = _without_repeats([p for source in sources for p in find_sources(Path(source))])
+    if any(path.resolve() == Path(out).resolve() for path in paths):
+        raise DataError(f"{out} would replace what is read: give another path.")
+    checks = []
+    total = 0
+    with StoreWriter(out) as writer:
+        for done, path in enumerate(paths):
+            source = Source(path=str(path), size=_size(path), sha256=sha256(path))
+            check = UnitCheck(str(path), units)
+            for k, atoms in enumerate(_frames(path, options or Options())):
+                units.convert(atoms)
+                try:
+                    frame = writer.append(atoms, *(() if is_store(path) else (str(path), k)))
+                except DataError as error:
+                    sentence = f"frame {k} of {path}: {error}"
+                    if not skip_bad:
+                        raise DataError(sentence) from None
+                    if len(source.left_out) < NAMED:
+                        source.left_out.append(sentence)
+                    continue
+                check.add(frame)
+                source.frames += 1
+                total += 1
+                if progress is not None:
+                    progress(path, total, done)
+            check.finish()
+            source.nearest, source.mean_force = check.nearest, check.mean_force
+            writer.survey.sources.append(source)
+            checks.append(check)
+        if total == 0:
+            raise DataError(f"there is no labelled frame in {_names(paths)}: give others.")
+        remarks = [remark for check in checks for remark in check.remarks]
+        writer.survey.remarks += [*remarks, *check_mixture(checks)]
+        writer.survey.units = units.declared(checks)
+    return Store(out).manifest
+
+
+def open_data(
+    sources: Sequence[str | Path], cache: str | Path, progress: Progress | None = None
+) -> list[Store]:
+    """Stores as they are; everything else compiled, once, into the folder `cache`.
+
+    A store there is found again by the contents of its source: a file that has changed is compiled
+    anew. Raises DataError.
+    """
+    stores = []
+    for source in map(Path, sources):
+        if is_store(source):
+            stores.append(Store(source))
+            continue
+        found = find_sources(source)
+        key = hashlib.sha256("".join(f"{path}{sha256(path)}" for path in found).encode())
+        kept = Path(cache) / f"{source.stem or 'data'}-{key.hexdigest()[:16]}.h5"
+        if not kept.is_file():
+            compile_store([source], kept, progress=progress)
+        stores.append(Store(kept))
+    return stores
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder's files, with their names, in alphabetical order."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        lines = "".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): give a file.") from None
+
+
+def _frames(path: Path, options: Options) -> Iterator[Atoms]:
+    if not is_store(path):
+        yield from read_source(path, options)
+        return
+    store = Store(path)
+    for row in range(len(store)):
+        yield store.atoms(row)
+    store.close()
+
+
+def _without_repeats(paths: Sequence[Path]) -> list[Path]:
+    """A file that is named twice, as by a folder and by itself, is read once."""
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def _size(path: Path) -> int:
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in files)
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")

@@ -1,0 +1,278 @@
+"""Labelled frames from what others have written, one after another, by what a path holds.
+
+The formats are read by ASE and dpdata; here a file is only cut into frames, so that a long one is
+never in memory whole, and a fault is told with the number of its frame.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import itertools
+import logging
+import lzma
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import ase.io
+from ase import Atoms
+from ase.db import connect
+from ase.io.extxyz import read_xyz
+from ase.io.formats import UnknownFileTypeError
+from ase.io.lammpsrun import read_lammps_dump_text
+
+from forcenet_md.data.deepmd import is_deepmd, read_deepmd
+from forcenet_md.errors import DataError
+
+log = logging.getLogger(__name__)
+
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+XYZ = (".xyz", ".extxyz")
+DUMP = (".lammpstrj", ".dump")
+DATABASE = (".db", ".aselmdb")
+BY_ASE = (".traj", ".json", ".cfg")
+VASP = ("OUTCAR", "vasprun.xml")
+PAGE = 500  # rows of a database read at a time
+
+
+@dataclass(frozen=True)
+class Options:
+    """elements: of the atom types, in order, for files that have types alone (LAMMPS dumps,
+    DeePMD folders without a type map); max_atoms: a frame with more is refused."""
+
+    elements: tuple[str, ...] = ()
+    max_atoms: int = 100_000
+
+
+def find_sources(path: Path) -> list[Path]:
+    """What is to be read: a file as it is; of a folder every file or DeePMD folder below it that
+    is known by its name, in alphabetical order.
+
+    Of a VASP run with OUTCAR and vasprun.xml the latter alone. Raises DataError when there is
+    nothing to read.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}: give the path of labelled structures.")
+    if not path.is_dir():
+        return [path]
+    found = list(_below(path))
+    if not found:
+        raise DataError(
+            f"the folder {path} holds nothing that is known by its name: extended XYZ, ASE"
+            " databases and trajectories, OUTCAR or vasprun.xml, DeePMD folders, LAMMPS dumps"
+            " (.dump, .lammpstrj); give the files by name."
+        )
+    return found
+
+
+def read_source(path: Path, options: Options | None = None) -> Iterator[Atoms]:
+    """The frames of one file or DeePMD folder, with their labels, in order.
+
+    Raises DataError, with the number of the frame, where it cannot be read further.
+    """
+    options = options or Options()
+    number = 0
+    try:
+        for atoms in _reader(path)(path, options):
+            yield atoms
+            number += 1
+    except DataError as error:
+        raise DataError(f"frame {number} of {path}: {error}") from None
+    except MemoryError:
+        raise DataError(
+            f"frame {number} of {path} does not fit into memory: leave it out, or use a machine"
+            " with more."
+        ) from None
+    except UnknownFileTypeError:
+        raise DataError(
+            f"ASE cannot tell the format of {path}: give it the ending of its format, as .extxyz."
+        ) from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path} cannot be read ({error.strerror}): give a file.") from None
+        log.debug("reading %s", path, exc_info=True)
+        raise DataError(
+            f"frame {number} of {path} cannot be read ({_short(error)}): the file is damaged or cut"
+            " short there, or of another format than its name says."
+        ) from None
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    if is_deepmd(folder):
+        yield folder
+        return
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    names = {p.name for p in entries}
+    for entry in entries:
+        if entry.is_dir():
+            yield from _below(entry)
+        elif _known(entry) and not (_plain(entry) == "OUTCAR" and "vasprun.xml" in names):
+            yield entry
+
+
+def _plain(path: Path) -> str:
+    """The name without the ending of a compression."""
+    return path.stem if path.suffix in COMPRESSED else path.name
+
+
+def _known(path: Path) -> bool:
+    name = _plain(path)
+    endings = (*XYZ, *DUMP, *DATABASE, *BY_ASE)
+    return name in VASP or Path(name).suffix in endings
+
+
+def _reader(path: Path) -> Callable[[Path, Options], Iterator[Atoms]]:
+    if path.is_dir():
+        return lambda path, options: read_deepmd(path, options.elements)
+    suffix = Path(_plain(path)).suffix
+    if suffix in XYZ:
+        return _read_xyz
+    if suffix in DUMP or _starts(path, "ITEM:"):
+        return _read_dump
+    return _read_database if suffix in DATABASE else _read_by_ase
+
+
+def _open(path: Path) -> TextIO:
+    return COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
+
+
+def _starts(path: Path, word: str) -> bool:
+    try:
+        with _open(path) as file:
+            return file.read(len(word)) == word
+    except (OSError, EOFError, lzma.LZMAError):
+        return False  # whoever reads it will say so
+
+
+def _read_xyz(path: Path, options: Options) -> Iterator[Atoms]:
+    names = _oc20_names(path)
+    with _open(path) as file:
+        for line in file:
+            if not line.strip():
+                if file.read().strip():
+                    raise DataError("there is an empty line where a number of atoms should be.")
+                return
+            n = int(line)
+            _check_size(n, options.max_atoms)
+            text = [line, *itertools.islice(file, n + 1)]
+            if len(text) < n + 2 or (not text[-1].endswith("\n") and _cut(text)):
+                raise DataError("the file ends within it: it is cut short; leave the frame out.")
+            (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(None))
+            if names is not None:
+                atoms.info.update(next(names))
+            yield atoms
+
+
+def _cut(text: list[str]) -> bool:
+    """The last line, which has no end, has fewer words than the one before, or a cut number."""
+    return len(text) > 3 and len(text[-1].rstrip()) < len(text[-2].rstrip())
+
+
+def _oc20_names(path: Path) -> Iterator[dict[str, Any]] | None:
+    """Columns from the text file that OC20 publishes beside an extended XYZ, a line a frame:
+    `system_id,frame_number,reference_energy`. Frames of one system id are one relaxation."""
+    stem = _plain(path).removesuffix(".extxyz")
+    beside = [path.with_name(f"{stem}.txt{ending}") for ending in ("", *COMPRESSED)]
+    text = next((p for p in beside if p.is_file() and p.with_name(stem) != path), None)
+    if text is None or not _plain(path).endswith(".extxyz"):
+        return None
+    with _open(text) as file:
+        if file.readline().count(",") != 2:
+            return None
+    return _oc20_lines(text)
+
+
+def _oc20_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with _open(path) as file:
+        for line in file:
+            try:
+                sid, frame, reference = line.strip().split(",")
+                number = int(frame.removeprefix("frame"))
+                yield {"sid": sid, "frame": number, "reference_energy": float(reference)}
+            except ValueError:
+                raise DataError(
+                    f"its line in {path} is not 'system_id,frame_number,reference_energy': take"
+                    " the pair of files as it was published."
+                ) from None
+    raise DataError(f"{path} has no line for it: take the pair of files as it was published.")
+
+
+def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
+    with _open(path) as file:
+        for text in _snapshots(file):
+            head = next((line.split()[2:] for line in text if line.startswith("ITEM: ATOMS")), [])
+            n = text.index("ITEM: NUMBER OF ATOMS\n") if "ITEM: NUMBER OF ATOMS\n" in text else -2
+            _check_size(int(text[n + 1]), options.max_atoms)
+            if not {"fx", "fy", "fz"} <= set(head):
+                raise DataError("it has no columns fx fy fz: dump the forces too.")
+            if "element" not in head and not options.elements:
+                raise DataError(
+                    "it has types of atoms but no column 'element': name the elements of the types"
+                    " in their order with --elements, as Ag,Au,Cu."
+                )
+            order = None if "element" in head else list(options.elements)
+            _check_types(head, text, order)
+            atoms = read_lammps_dump_text(
+                io.StringIO("".join(text)), index=0, specorder=order, units="metal"
+            )
+            atoms.info["step"] = int(text[1])
+            yield atoms
+
+
+def _check_types(head: Sequence[str], text: list[str], order: list[str] | None) -> None:
+    if order is None:
+        return
+    first = next(k for k, line in enumerate(text) if line.startswith("ITEM: ATOMS")) + 1
+    largest = max(int(line.split()[list(head).index("type")]) for line in text[first:])
+    if largest > len(order):
+        raise DataError(f"it has an atom of type {largest}, but --elements names {len(order)}.")
+
+
+def _snapshots(file: TextIO) -> Iterator[list[str]]:
+    lines: list[str] = []
+    for line in file:
+        if line.startswith(("ITEM: TIMESTEP", "ITEM: UNITS", "ITEM: TIME\n")) and len(lines) > 2:
+            yield lines
+            lines = []
+        lines.append(line)
+    if lines:
+        yield lines
+
+
+def _read_database(path: Path, options: Options) -> Iterator[Atoms]:
+    if not path.is_file():
+        raise DataError("there is no such file.")
+    with connect(path) as database:
+        last = 0
+        while True:  # by pages: a query of all rows has them all in memory
+            rows = list(database.select(f"id>{last}", sort="id", limit=PAGE))
+            for row in rows:
+                _check_size(row.natoms, options.max_atoms)
+                atoms = row.toatoms()
+                atoms.info.update(row.key_value_pairs)
+                yield atoms
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].id
+
+
+def _read_by_ase(path: Path, options: Options) -> Iterator[Atoms]:
+    for atoms in ase.io.iread(path, index=":"):
+        _check_size(len(atoms), options.max_atoms)
+        yield atoms
+
+
+def _check_size(n: int, limit: int) -> None:
+    if n > limit:
+        raise DataError(
+            f"it has {n} atoms, more than the limit of {limit}: leave it out, or raise"
+            " --max-atoms (training takes several kB of memory for each edge of a frame)."
+        )
+
+
+def _short(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {text[:100]}" if text else type(error).__name__
