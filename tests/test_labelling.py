@@ -27,7 +27,6 @@ from forcenet_md.data.frames import (
     check_structure,
     forces_of,
     read_frames,
-    split_by,
     with_labels,
     write_frames,
 )
@@ -292,12 +291,3 @@ def test_frames_without_labels_are_refused(tmp_path: Path) -> None:
     broken = with_labels(crystal(0), 0.0, np.full((32, 3), np.nan))
     with pytest.raises(DataError, match="not finite"):
         forces_of(broken)
-
-
-def test_split_keeps_groups_together() -> None:
-    frames = [crystal(seed) for seed in range(6)]
-    rest, out = split_by(frames, "temperature", [600.0])
-    assert {a.info["temperature"] for a in rest} == {300.0}
-    assert {a.info["temperature"] for a in out} == {600.0}
-    with pytest.raises(DataError, match="no column 'pressure'"):
-        split_by(frames, "pressure", [1])

@@ -90,5 +90,8 @@ def build_app() -> typer.Typer:
         if module.name != "main":
             loaded = importlib.import_module(f"{cli.__name__}.{module.name}")
             name, verb = module.name.replace("_", "-"), getattr(loaded, module.name)
-            app.command(name, context_settings=getattr(loaded, "CONTEXT", None))(verb)
+            if isinstance(verb, typer.Typer):  # a verb with verbs of its own
+                app.add_typer(verb, name=name)
+            else:
+                app.command(name, context_settings=getattr(loaded, "CONTEXT", None))(verb)
     return app

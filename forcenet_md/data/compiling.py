@@ -16,7 +16,7 @@ from forcenet_md.data.writer import StoreWriter
 from forcenet_md.errors import DataError
 
 AS_THEY_LOOK = Units()
-Progress = Callable[[Path, int, int], None]
+Progress = Callable[[str, int, int, int], None]  # name, frames so far, sources done, of so many
 
 
 def compile_store(
@@ -32,7 +32,7 @@ def compile_store(
 
     units: what the sources are in; looked at (see `unit_checks`) where it is not said
     skip_bad: leave out frames without usable labels; the manifest names them
-    progress: called with the source, the frames read so far, and the number of sources done
+    progress: called after each frame
     Raises DataError: a source cannot be read, a frame is bad, its units look wrong; then an older
     `out` stays as it was.
     """
@@ -43,7 +43,7 @@ def compile_store(
     total = 0
     with StoreWriter(out) as writer:
         for done, path in enumerate(paths):
-            source = Source(path=str(path), size=_size(path), sha256=sha256(path))
+            source = describe_source(path)
             check = UnitCheck(str(path), units)
             for k, atoms in enumerate(_frames(path, options or Options())):
                 units.convert(atoms)
@@ -53,6 +53,7 @@ def compile_store(
                     sentence = f"frame {k} of {path}: {error}"
                     if not skip_bad:
                         raise DataError(sentence) from None
+                    source.bad += 1
                     if len(source.left_out) < NAMED:
                         source.left_out.append(sentence)
                     continue
@@ -60,7 +61,7 @@ def compile_store(
                 source.frames += 1
                 total += 1
                 if progress is not None:
-                    progress(path, total, done)
+                    progress(path.name, total, done, len(paths))
             check.finish()
             source.nearest, source.mean_force = check.nearest, check.mean_force
             writer.survey.sources.append(source)
@@ -93,6 +94,11 @@ def open_data(
             compile_store([source], kept, progress=progress)
         stores.append(Store(kept))
     return stores
+
+
+def describe_source(path: Path) -> Source:
+    """Its size and hash. Raises DataError when it cannot be read."""
+    return Source(path=str(path), size=_size(path), sha256=sha256(path))
 
 
 def sha256(path: Path) -> str:

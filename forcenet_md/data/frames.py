@@ -1,11 +1,11 @@
-"""Labelled structures on disk: extended XYZ through ASE, and splits by a column."""
+"""Structures and labels of single files: extended XYZ through ASE."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import ase.io
@@ -150,25 +150,3 @@ def largest_force(atoms: Atoms) -> float:
 def composition(atoms: Atoms) -> str:
     """The chemical formula: equal for structures of the same composition."""
     return atoms.get_chemical_formula(mode="hill")
-
-
-def split_by(
-    frames: Sequence[Atoms], key: str | Callable[[Atoms], object], held_out: Iterable[object]
-) -> tuple[list[Atoms], list[Atoms]]:
-    """(rest, held out) by a column of `info` or a function such as `composition`.
-
-    Frames of one trajectory are alike: split by what differs (composition, temperature,
-    trajectory), never by shuffling. Raises DataError when a frame lacks the column.
-    """
-    wanted = set(held_out)
-    rest: list[Atoms] = []
-    out: list[Atoms] = []
-    for k, atoms in enumerate(frames):
-        if callable(key):
-            value = key(atoms)
-        elif key in atoms.info:
-            value = atoms.info[key]
-        else:
-            raise DataError(f"frame {k} has no column '{key}' to split by.")
-        (out if value in wanted else rest).append(atoms)
-    return rest, out

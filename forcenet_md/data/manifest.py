@@ -14,12 +14,13 @@ class _Part(BaseModel):
 class Source(_Part):
     """A file that was read. sha256 is of its bytes; nearest: middle over frames of the smallest
     distance over the sum of the covalent radii; mean_force: middle over frames of the mean
-    |component|, eV/Å; left_out: frames that were bad, when those were to be left out."""
+    |component|, eV/Å; bad: frames that were left out, left_out names them."""
 
     path: str
     size: int
     sha256: str
     frames: int = 0
+    bad: int = 0
     left_out: list[str] = []
     nearest: float | None = None
     mean_force: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +29,7 @@ TEXT = h5py.string_dtype()
 
 
 class StoreWriter:
-    """A store that is written whole or not at all: `NAME.part` until the block ends well.
+    """A store that is written whole or not at all: `NAME.PID.part` until the block ends well.
 
     Columns `composition` and `largest_force` (eV/Å) are added to those of the frames' info.
     """
@@ -36,7 +37,7 @@ class StoreWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.survey = Survey()
-        self._part = self.path.with_name(self.path.name + ".part")
+        self._part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         self._frames: list[Labelled] = []
         self._infos: list[dict[str, Any]] = []
         self._atoms = 0  # waiting
