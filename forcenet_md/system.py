@@ -103,3 +103,8 @@ class Forces:
         """eV/Å: how large the net force was that the evaluator saw; 0 where it saw none."""
         net = self.extras.get("net_force")
         return 0.0 if net is None else float(np.linalg.norm(net)) / max(len(self.forces), 1)
+
+    @property
+    def force_spread(self) -> NDArray[np.float64] | None:
+        """[n_atoms] eV/Å: how far the members of a committee are apart; None from one model."""
+        return self.extras.get("force_spread")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,11 @@ ALLOY = (29, 46, 47, 78, 79)
 
 
 def write_model(
-    path: Path, seed: int = 0, net_force_removed: bool = False, **settings: object
+    path: Path,
+    seed: int = 0,
+    net_force_removed: bool = False,
+    numbers: Sequence[int] = ALLOY,
+    **settings: object,
 ) -> Card:
     """A small random ForceNet for Cu Pd Ag Pt Au, written to path."""
     torch.manual_seed(seed)
@@ -23,7 +28,7 @@ def write_model(
         ForceNet(config).eval(),
         path,
         name=path.stem,
-        numbers=ALLOY,
+        numbers=numbers,
         augmentation="none",
         training_data={"description": "random", "licence": "none", "citation": "none"},
         test_errors={},

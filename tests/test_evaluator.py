@@ -11,7 +11,7 @@ from vectors import FOLDER, NAMES, model, system
 
 from forcenet_md.artifact.export import export_model
 from forcenet_md.errors import EvaluationError, ModelFileError, UnknownElementError
-from forcenet_md.inference import evaluator as module
+from forcenet_md.inference import graph_evaluator as module
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Request
 from forcenet_md.system import Forces, System
@@ -133,14 +133,14 @@ def test_one_fault_does_not_touch_another(evaluator):
 
 def test_failing_batch_is_evaluated_one_by_one(evaluator, monkeypatch):
     """Out of memory for the big one only: the small one keeps its forces."""
-    real = ModelEvaluator._network
+    real = ModelEvaluator.run_stages
 
-    def network(self, batch):
+    def run_stages(self, batch):
         if len(batch.species) > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, batch)
 
-    monkeypatch.setattr(ModelEvaluator, "_network", network)
+    monkeypatch.setattr(ModelEvaluator, "run_stages", run_stages)
     small, big = System.from_ase(alloy(2)), System.from_ase(alloy(3))
     answers = evaluator.evaluate(
         [Request(evaluator.new_session(), big), Request(evaluator.new_session(), small)]

@@ -47,6 +47,15 @@ def ipi(
             help="The name of the <ffsocket> to serve, if there are several.", show_default=False
         ),
     ] = None,
+    committee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL…",
+            help="Further models that answer together with --model: the forces are the mean, and"
+            " how far they are apart is told.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
     dtype: Annotated[
@@ -77,7 +86,7 @@ def ipi(
     from forcenet_md.server.limits import Limits
     from forcenet_md.server.run import Options, model_lines
 
-    capabilities = read_capabilities(model)
+    capabilities = read_capabilities(model, committee or ())
     plan = make_plan(path, capabilities, template, forcefield, sockets)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -96,5 +105,6 @@ def ipi(
         trust=trust,
         max_edges=max_edges,
         log_file=log_file,
+        committee=tuple(committee or ()),
     )
     sys.exit(supervise(plan, options))

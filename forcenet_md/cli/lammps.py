@@ -31,6 +31,15 @@ def lammps(
             show_default=False,
         ),
     ] = None,
+    committee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL…",
+            help="Further models that answer together with --model: the forces are the mean, and"
+            " how far they are apart is told.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
     dtype: Annotated[
@@ -70,6 +79,7 @@ def lammps(
             trust=trust,
             sha256=sha256,
             max_edges=max_edges,
+            committee=committee or (),
         )
 
     run(arguments or [], load, max_atoms, log_file)

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys  # all else is imported where Ctrl-C is already caught
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -67,9 +67,14 @@ def build_app() -> typer.Typer:
     import pkgutil
 
     import typer
+    from typer.core import TyperCommand
 
     import forcenet_md
     from forcenet_md import cli
+
+    class Verb(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, one_by_one(args))
 
     app = typer.Typer(
         help="Force server for LAMMPS, i-PI and ASE.",
@@ -93,5 +98,19 @@ def build_app() -> typer.Typer:
             if isinstance(verb, typer.Typer):  # a verb with verbs of its own
                 app.add_typer(verb, name=name)
             else:
-                app.command(name, context_settings=getattr(loaded, "CONTEXT", None))(verb)
+                context = getattr(loaded, "CONTEXT", None)
+                app.command(name, cls=Verb, context_settings=context)(verb)
     return app
+
+
+def one_by_one(words: list[str]) -> list[str]:
+    """`--committee b.pt c.pt` as `--committee b.pt --committee c.pt`: up to the next option."""
+    spread: list[str] = []
+    several = False
+    for k, word in enumerate(words):
+        if word.startswith("-"):
+            several = word == "--committee"
+        elif several and words[k - 1] != "--committee":
+            spread.append("--committee")
+        spread.append(word)
+    return spread

@@ -52,6 +52,15 @@ def serve(
             help="With --ipi: beads that i-PI sends at once, as one batch.",
         ),
     ] = 1,
+    committee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL…",
+            help="Further models that answer together with --model: the forces are the mean, and"
+            " how far they are apart is told.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
     dtype: Annotated[
@@ -113,6 +122,7 @@ def serve(
             trust=trust,
             max_edges=max_edges,
             log_file=log_file,
+            committee=tuple(committee or ()),
             ipi=driven,
         )
         try:

@@ -15,6 +15,7 @@ them that. FIRE, MDMin and BFGS move by forces alone; line searches need an ener
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class ForceNetCalculator(Calculator):
     threads: of torch on the CPU; None leaves torch as it is set
     dtype: 'float32' or 'float64'
     trust, sha256: as `forcenet-md serve` has them
+    committee: further model files, which answer together with `model`: forces are the mean, and
+        `results["force_spread"]` [n_atoms] eV/Å is how far they are apart
 
     The net force of a model whose forces are not a gradient is taken out; where atoms are held by
     constraints (FixCom holds none) only if the model was trained without it. `net_force` [3] eV/Å
@@ -57,6 +60,7 @@ class ForceNetCalculator(Calculator):
         dtype: str = "float32",
         trust: bool = False,
         sha256: str | None = None,
+        committee: Sequence[str | Path] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,6 +71,7 @@ class ForceNetCalculator(Calculator):
             dtype=dtype,
             trust=trust,
             sha256=sha256,
+            committee=[str(member) for member in committee],
         )
         self.capabilities = self.evaluator.capabilities
         self.implemented_properties = ["forces"]
@@ -74,6 +79,8 @@ class ForceNetCalculator(Calculator):
             self.implemented_properties += ["energy", "free_energy"]
         if self.capabilities.stress:
             self.implemented_properties.append("stress")
+        if self.capabilities.spread:
+            self.implemented_properties.append("force_spread")
         self.net_force: NDArray[np.float64] | None = None
         self._session = self.evaluator.new_session()
 
@@ -99,6 +106,8 @@ class ForceNetCalculator(Calculator):
             self.results["energy"] = self.results["free_energy"] = answer.energy
         if answer.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(answer.stress)
+        if answer.force_spread is not None:
+            self.results["force_spread"] = answer.force_spread
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True

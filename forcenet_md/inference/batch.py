@@ -15,32 +15,24 @@ from forcenet_md.graph.edges import Edges
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """species [n_atoms] int64; source, target [n_edges] int32; vector [n_edges, 3];
-    first [n_structures + 1] first atom of each structure."""
+    """species [n_atoms] int64; source, target [n_edges] int32; vector [n_edges, 3]"""
 
     species: Tensor
     source: Tensor
     target: Tensor
     vector: Tensor
-    first: NDArray[np.int64]
-
-    def split(self, rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Per-atom rows of each structure."""
-        return [rows[a:b] for a, b in zip(self.first[:-1], self.first[1:], strict=True)]
 
 
 def collate(
     parts: Sequence[tuple[NDArray[np.int64], Edges]], device: torch.device, dtype: torch.dtype
 ) -> Batch:
     """Put (numbers, edges) of each structure behind one another; edges stay sorted by target."""
-    counts = [len(numbers) for numbers, _ in parts]
-    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     if len(parts) == 1:
         numbers, edges = parts[0]
         source, target, vector = edges.source, edges.target, edges.vector
     else:
         numbers = np.concatenate([n for n, _ in parts])
-        offset = first[:-1].astype(np.int32)
+        offset = np.cumsum([0, *(len(n) for n, _ in parts[:-1])], dtype=np.int32)
         source = np.concatenate([e.source + o for (_, e), o in zip(parts, offset, strict=True)])
         target = np.concatenate([e.target + o for (_, e), o in zip(parts, offset, strict=True)])
         vector = np.concatenate([e.vector for _, e in parts])
@@ -49,5 +41,4 @@ def collate(
         torch.from_numpy(source).to(device),
         torch.from_numpy(target).to(device),
         torch.from_numpy(vector).to(device=device, dtype=dtype),
-        first,
     )

@@ -1,42 +1,29 @@
-"""Forces from a model file: neighbour lists, batching, stages, guards."""
+"""Forces from a model file: its stages, and what is held against its answers."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
+from torch import Tensor
 
+from forcenet_md.artifact.card import Card
 from forcenet_md.artifact.export import load_model
-from forcenet_md.errors import (
-    EvaluationError,
-    ForceNetError,
-    ModelFileError,
-    UnknownElementError,
-)
-from forcenet_md.graph.edges import Edges
-from forcenet_md.graph.neighbours import MAX_EDGES, NeighbourList
+from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError, UnknownElementError
+from forcenet_md.graph.neighbours import MAX_EDGES
 from forcenet_md.inference.batch import Batch, collate
-from forcenet_md.inference.interface import Capabilities, Request, Timings
-from forcenet_md.system import Forces, System
+from forcenet_md.inference.graph_evaluator import GraphEvaluator, ModelSession, Part
+from forcenet_md.inference.interface import Capabilities, Request
+from forcenet_md.system import Forces
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-# Edges that run together; a larger batch is split between structures. The basis of an edge is
-# kept for the step (about 300 bytes in float32), so this bounds the memory of a batch.
-MAX_BATCH_EDGES = 20_000_000
 
 
-class ModelSession:
-    """One simulation's neighbour list."""
-
-    def __init__(self, cutoff: float, cap: int | None, max_edges: int) -> None:
-        self.neighbours = NeighbourList(cutoff, cap=cap, max_edges=max_edges)
-
-
-class ModelEvaluator:
+class ModelEvaluator(GraphEvaluator):
     """An `Evaluator` (inference/interface.py) for a model file.
 
     path: the m.pt file; device: 'cpu' or 'cuda:I'; threads: of torch on the CPU;
@@ -56,26 +43,16 @@ class ModelEvaluator:
         sha256: str | None = None,
         max_edges: int | None = None,
     ) -> None:
+        super().__init__()
         # Default threading of torch spins on shared cores and can be 20 times slower.
         torch.set_num_threads(threads)
+        self.path = Path(path)
         self.device = checked_device(device)
         self.max_edges = max_edges or MAX_EDGES
         self.dtype = DTYPES[dtype]
         self.model, self.card = load_model(
             path, self.device, self.dtype, trust=trust, sha256=sha256
         )
-        self.timings = Timings()
-        warnings = []
-        if self.card.neighbour_cap is not None:
-            warnings.append(
-                f"model {self.card.name} keeps only the {self.card.neighbour_cap} nearest"
-                " neighbours: forces jump when one enters or leaves, so long MD with it drifts"
-            )
-        if not self.card.conservative:
-            warnings.append(
-                f"forces of {self.card.name} are not a gradient: in dynamics use a thermostat with"
-                " a time constant of 0.1 ps or less, not NVE"
-            )
         self.capabilities = Capabilities(
             name=self.card.name,
             numbers=self.card.numbers,
@@ -84,7 +61,7 @@ class ModelEvaluator:
             stress=self.card.stress,
             conservative=self.card.conservative,
             sha256=self.card.sha256,
-            warnings=tuple(warnings),
+            warnings=card_warnings(self.card.name, [self.card]),
         )
         self._known = np.zeros(120, dtype=bool)
         self._known[sorted(self.card.numbers)] = True
@@ -92,53 +69,11 @@ class ModelEvaluator:
     def new_session(self) -> ModelSession:
         return ModelSession(self.card.cutoff, self.card.neighbour_cap, self.max_edges)
 
-    def warm_up(self) -> None:
-        """Run two small systems a few times: TorchScript specialises on its first calls.
-
-        Raises EvaluationError when the model cannot run or gives no finite forces.
-        """
-        numbers = np.array(sorted(self.card.numbers))
-        rng = np.random.default_rng(0)
-        for n in (8, 9, 8):
-            cell = np.eye(3) * 3.0 * n ** (1 / 3)
-            grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
-            x = (grid / 3 + 0.01 * rng.normal(size=(n, 3))) @ cell
-            system = System.make(x, np.resize(numbers, n), cell, True)
-            answer = self.evaluate([Request(self.new_session(), system)])[0]
-            if isinstance(answer, ForceNetError):
-                raise EvaluationError(f"the model fails on a small test system: {answer}")
-
-    def evaluate(self, requests: Sequence[Request]) -> list[Forces | ForceNetError]:
-        """One answer per request, in order; see `inference/interface.py`."""
-        self.timings = Timings()
-        answers: list[Forces | ForceNetError | None] = [None] * len(requests)
-        ready: list[tuple[int, Edges]] = []
-        for i, request in enumerate(requests):
-            try:
-                ready.append((i, self._edges(request)))
-            except ForceNetError as e:
-                answers[i] = e
-            except MemoryError:
-                answers[i] = EvaluationError(
-                    "there is not enough memory for the neighbour list: use fewer atoms."
-                )
-        start = time.perf_counter()
-        for group in _groups(ready):
-            for (i, _), answer in zip(group, self._run(requests, group), strict=True):
-                answers[i] = answer
-        self.timings.network = time.perf_counter() - start
-        return [a for a in answers if a is not None]
-
-    def _edges(self, request: Request) -> Edges:
-        start = time.perf_counter()
-        system = request.system
-        assert isinstance(request.session, ModelSession)
-        if not system.n_atoms:
-            raise EvaluationError("there are no atoms to compute forces for.")
-        known = (system.numbers > 0) & (system.numbers < 119)
-        known[known] = self._known[system.numbers[known]]
+    def _check_elements(self, numbers: NDArray[np.int64]) -> None:
+        known = (numbers > 0) & (numbers < 119)
+        known[known] = self._known[numbers[known]]
         if not known.all():
-            unknown = sorted(set(system.numbers[~known].tolist()))
+            unknown = sorted(set(numbers[~known].tolist()))
             names = ", ".join(
                 chemical_symbols[z] if 0 < z < 119 else f"atomic number {z}" for z in unknown
             )
@@ -146,39 +81,20 @@ class ModelEvaluator:
                 f"model {self.card.name} does not know {names}: it was trained on"
                 f" {', '.join(self.card.elements)}."
             )
-        edges = request.session.neighbours.update(system)
-        self.timings.graph += time.perf_counter() - start
-        return edges
 
-    def _run(
-        self, requests: Sequence[Request], group: Sequence[tuple[int, Edges]]
-    ) -> list[Forces | ForceNetError]:
-        """A batch that fails is evaluated again one by one, so that only its cause is told."""
-        try:
-            batch = collate(
-                [(requests[i].system.numbers, edges) for i, edges in group],
-                self.device,
-                self.dtype,
-            )
-            forces = self._network(batch)
-        except (RuntimeError, MemoryError) as e:
-            # torch tells out-of-memory (and all else) by RuntimeError.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(group) > 1:
-                return [self._run(requests, [item])[0] for item in group]
-            return [_failure(e, requests[group[0][0]].system.n_atoms)]
-        return [
-            self._finish(requests[i], part)
-            for (i, _), part in zip(group, batch.split(forces), strict=True)
-        ]
+    def _network(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+        return self.run_stages(collate(parts, self.device, self.dtype))
 
-    def _network(self, batch: Batch) -> np.ndarray:
-        """The stages on one rank: no ghost rows, no exchange. [n_atoms, 3] float64."""
+    def run_stages(self, batch: Batch, basis: Tensor | None = None) -> NDArray[np.float64]:
+        """The stages on one rank: no ghost rows, no exchange. [n_atoms, 3] float64.
+
+        basis: of this model's edges, where it is known already
+        """
         model, species = self.model, batch.species
         with torch.inference_mode():
             h = model.embed(species)
-            basis = model.edge_basis(species, batch.source, batch.target, batch.vector)
+            if basis is None:
+                basis = model.edge_basis(species, batch.source, batch.target, batch.vector)
             for k in range(self.card.n_layers):
                 h = model.interact(
                     k, h, species, batch.source, batch.target, basis, species.shape[0]
@@ -190,22 +106,55 @@ class ModelEvaluator:
                 )
             return forces.to(device="cpu", dtype=torch.float64).numpy()
 
-    def _finish(self, request: Request, forces: np.ndarray) -> Forces | ForceNetError:
-        bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
-        if len(bad):
-            return EvaluationError(
-                f"the model gives a force that is not finite on atom {bad[0] + 1} ({len(bad)} such"
-                " atoms): the structure is far from anything it was trained on; use a smaller"
-                " timestep or a relaxed starting structure."
-            )
-        net = forces.sum(axis=0)
-        if not self.card.conservative and (
-            # A model trained without it has an arbitrary net force, which would push loose atoms
-            # over held ones; true forces between atoms sum to zero whether or not some are held.
-            self.card.net_force_removed or not request.keep_net_force
-        ):
-            forces = forces - net / len(forces)
+    def _finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
+        try:
+            check_finite(rows, "the model")
+        except EvaluationError as e:
+            return e
+        forces, net = without_net_force(rows, self.card, request.keep_net_force)
         return Forces(forces, extras={"net_force": net})
+
+
+def card_warnings(name: str, cards: Sequence[Card]) -> tuple[str, ...]:
+    """What is to be said of a model, or of all members of a committee, before it is used."""
+    warnings = [
+        f"model {card.name} keeps only the {card.neighbour_cap} nearest neighbours: forces jump"
+        " when one enters or leaves, so long MD with it drifts"
+        for card in cards
+        if card.neighbour_cap is not None
+    ]
+    if not all(card.conservative for card in cards):
+        warnings.append(
+            f"forces of {name} are not a gradient: in dynamics use a thermostat with"
+            " a time constant of 0.1 ps or less, not NVE"
+        )
+    return tuple(dict.fromkeys(warnings))
+
+
+def check_finite(forces: NDArray[np.float64], who: str) -> None:
+    """Raises EvaluationError, naming an atom of forces [n_atoms, 3] that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
+    if len(bad):
+        raise EvaluationError(
+            f"{who} gives a force that is not finite on atom {bad[0] + 1} ({len(bad)} such"
+            " atoms): the structure is far from anything it was trained on; use a smaller"
+            " timestep or a relaxed starting structure."
+        )
+
+
+def without_net_force(
+    forces: NDArray[np.float64], card: Card, keep: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Forces [n_atoms, 3] of a model as they are served, and the net force [3] it gave.
+
+    keep: see `inference.interface.Request`
+    """
+    net = forces.sum(axis=0)
+    # A model trained without it has an arbitrary net force, which would push loose atoms
+    # over held ones; true forces between atoms sum to zero whether or not some are held.
+    if not card.conservative and (card.net_force_removed or not keep):
+        forces = forces - net / len(forces)
+    return forces, net
 
 
 def checked_device(device: str) -> torch.device:
@@ -223,26 +172,3 @@ def checked_device(device: str) -> torch.device:
     if found.type not in ("cpu", "cuda"):
         raise ModelFileError(f"device {device!r} is not supported: use cpu or cuda:0.")
     return found
-
-
-def _groups(ready: list[tuple[int, Edges]]) -> list[list[tuple[int, Edges]]]:
-    groups: list[list[tuple[int, Edges]]] = []
-    total = 0
-    for i, edges in ready:
-        if not groups or total + edges.n_edges > MAX_BATCH_EDGES:
-            groups.append([])
-            total = 0
-        groups[-1].append((i, edges))
-        total += edges.n_edges
-    return groups
-
-
-def _failure(error: Exception, n_atoms: int) -> EvaluationError:
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in text:
-        return EvaluationError(
-            f"there is not enough memory for {n_atoms} atoms: use fewer atoms, float32, or a"
-            " device with more memory."
-        )
-    last = text.strip().splitlines()[-1] if text.strip() else type(error).__name__
-    return EvaluationError(f"the model failed on {n_atoms} atoms: {last}")

@@ -19,6 +19,8 @@ class Capabilities:
 
     numbers: atomic numbers it knows
     cutoff: Å; 0 if unknown (a foreign calculator)
+    spread: it is a committee, whose `Forces.extras` have `force_spread` [n_atoms] eV/Å with its
+        maximum and mean, see inference/committee.py
     """
 
     name: str
@@ -30,6 +32,7 @@ class Capabilities:
     velocities: bool = False
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    spread: bool = False
 
 
 class Session(Protocol):

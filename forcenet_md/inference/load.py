@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from forcenet_md.errors import ModelFileError, RequestError
@@ -19,11 +20,19 @@ def load_evaluator(
     trust: bool = False,
     sha256: str | None = None,
     max_edges: int | None = None,
+    committee: Sequence[str] = (),
 ) -> Evaluator:
     """The evaluator of a model file, the name of a shipped model, or `ase:NAME[,key=value…]`.
 
+    committee: further models that answer together with it, see inference/committee.py
+
     Raises ModelFileError if there is no such model, and what opening a model file raises.
     """
+    if committee:
+        paths = committee_paths(spec, committee)
+        from forcenet_md.inference.committee import CommitteeEvaluator  # imports torch
+
+        return CommitteeEvaluator(paths, device, threads, dtype, trust, sha256, max_edges)
     if spec.startswith("ase:"):
         if sha256 is not None or device != "cpu":
             raise RequestError(
@@ -44,8 +53,17 @@ def load_evaluator(
     )
 
 
-def read_capabilities(spec: str) -> Capabilities:
-    """What a model can do, without running anything of a model file. Raises ModelFileError."""
+def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:
+    """What a model or a committee can do, without running anything of a model file.
+
+    Raises ModelFileError.
+    """
+    if committee:
+        paths = committee_paths(spec, committee)
+        from forcenet_md.artifact.archive import read
+        from forcenet_md.inference.committee import committee_capabilities
+
+        return committee_capabilities(paths, [read(path).card for path in paths])
     if spec.startswith("ase:"):
         return AseEvaluator(spec).capabilities
     from forcenet_md.artifact.archive import read
@@ -60,6 +78,16 @@ def read_capabilities(spec: str) -> Capabilities:
         conservative=card.conservative,
         sha256=card.sha256,
     )
+
+
+def committee_paths(spec: str, others: Sequence[str]) -> list[Path]:
+    """The files of a committee's members. Raises ModelFileError."""
+    for member in (spec, *others):
+        if member.startswith("ase:"):
+            raise ModelFileError(
+                f"{member} is an ASE calculator: a committee is made of model files."
+            )
+    return [model_path(member) for member in (spec, *others)]
 
 
 def model_path(spec: str) -> Path:

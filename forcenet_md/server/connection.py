@@ -21,7 +21,7 @@ from forcenet_md.inference.interface import Evaluator, Request, Session
 from forcenet_md.server import auth
 from forcenet_md.server.lammps import Settings, Step, read_hello, read_step, welcome, write_forces
 from forcenet_md.server.limits import Limits
-from forcenet_md.server.monitor import Monitor
+from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.server.protocol import (
     HEADER,
     VERSION,
@@ -73,7 +73,7 @@ class Connection:
         self._step: Step | None = None
         self._steps = 0
         self._who = ""
-        self._net_force = 0.0  # eV/Å per atom, the largest that the evaluator saw
+        self._largest = Largest()
         self._deadlines: dict[str, float] = {}  # what has gone wrong by then
         self._half_message = f"the rest of a message did not come within {limits.message:g} s."
         self._unread = f"an answer was not read within {limits.write:g} s."
@@ -168,7 +168,7 @@ class Connection:
         self._steps += 1
         if isinstance(result, Forces):
             start = time.perf_counter()
-            self._net_force = max(self._net_force, result.net_force_per_atom)
+            self._largest.see(result)
             try:
                 message = write_forces(step.step, step.system, result, settings)
             except ForceNetError as error:
@@ -191,10 +191,8 @@ class Connection:
         if not self.ended:
             self.ended = True
             self.requests = ()
-            if self._net_force:
-                self._monitor.note(
-                    self.name, f"had a net force of at most {self._net_force:.2g} eV/Å per atom"
-                )
+            for what in self._largest.describe():
+                self._monitor.note(self.name, what)
             self._monitor.left(self.name, self._steps, why)
 
     # Reading -----------------------------------------------------------------------------------

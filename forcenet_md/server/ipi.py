@@ -22,6 +22,7 @@ from forcenet_md.server.address import Address, TcpAddress, parse_address, resol
 from forcenet_md.server.gather import Gather
 from forcenet_md.server.ipi_connection import IpiConnection
 from forcenet_md.server.loop import Server
+from forcenet_md.server.monitor import Largest
 from forcenet_md.server.template import Template, check_template
 from forcenet_md.system import System
 
@@ -69,7 +70,7 @@ class IpiDriver:
         self.template = template
         self.gather = Gather(sockets)
         self.failure: IpiError | None = None
-        self.net_force = 0.0  # eV/Å per atom, the largest that the evaluator saw
+        self.largest = Largest()
         self._ended = ended
         self._target = _resolved(address)
         self._open: dict[int, IpiConnection] = {}
@@ -165,10 +166,8 @@ class IpiDriver:
 
     def stop(self) -> None:
         """Make no connection again; those that are open end by themselves."""
-        if not self._done and self.net_force:
-            self.server.monitor.log(
-                f"i-PI had a net force of at most {self.net_force:.2g} eV/Å per atom"
-            )
+        for what in () if self._done else self.largest.describe():
+            self.server.monitor.log(f"i-PI {what}")
         self._done = True
 
     def check_cell(self, system: System) -> None:

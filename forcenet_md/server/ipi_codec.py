@@ -26,6 +26,7 @@ HEADER = 12  # bytes
 CELL = 144  # bytes: h and its inverse
 INT = 4
 MAX_BATCH = 4096
+MANY = 1000  # atoms beyond which i-PI gets no text of a number for each
 HEAD = 16  # enough of POSDATA to see what it is
 
 STATUS = b"STATUS      "
@@ -170,9 +171,12 @@ def _virial(system: System, answer: Forces) -> NDArray[np.float64]:
 
 
 def _extras(forces: NDArray[np.float64], extras: dict[str, Any]) -> bytes:
-    """JSON for i-PI's `extras` output, in eV/Å: what the guards saw."""
+    """JSON for i-PI's `extras` output, in eV/Å: what the guards saw, and a committee's spread."""
     largest = np.sqrt(np.einsum("ij,ij->i", forces, forces).max(initial=0.0))
     seen = {"largest_force": largest, **extras}
+    spread = seen.pop("force_spread", None)
+    if spread is not None and len(spread) <= MANY:
+        seen["force_spread"] = np.round(spread, 6)
     seen.pop("raw", None)  # i-PI's own word: its polling thread dies of it
     return json.dumps(_plain(seen), ensure_ascii=True, default=str).encode("ascii")
 

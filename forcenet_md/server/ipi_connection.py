@@ -137,7 +137,8 @@ class IpiConnection:
             self._driver.fail(fault)
             return
         self._monitor.add("codec", time.perf_counter() - start)
-        self._driver.net_force = max(self._driver.net_force, *(f.net_force_per_atom for f in good))
+        for forces in good:
+            self._driver.largest.see(forces)
         self._steps += 1
         while self._questions and not self.ended:
             self._reply(self._questions.pop(0))

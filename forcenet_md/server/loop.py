@@ -227,6 +227,7 @@ class Server:
         timings = self.evaluator.timings
         atoms = sum(request.system.n_atoms for request in requests)
         self.monitor.batch(len(requests), atoms, timings.graph, timings.network)
+        self.monitor.answers(answers)
         self._evaluating += time.monotonic() - start
         now = self.clock()
         first = 0

@@ -11,7 +11,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from forcenet_md.errors import AddressError
+from forcenet_md.errors import AddressError, ForceNetError
 from forcenet_md.server.protocol import escape
+from forcenet_md.system import Forces
 
 LONGEST_LINE = 4096  # characters; clients can make sentences long
 
@@ -68,11 +69,15 @@ def writable(fd: int) -> bool:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened from the first step on, which began at `since`; times in seconds."""
+    """What happened from the first step on, which began at `since`; times in seconds.
+
+    spread: eV/Å, the largest of a committee
+    """
 
     since: float = 0.0
     steps: int = 0
     atoms: int = 0
+    spread: float | None = None
     parts: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("network", "graph", "transport", "codec"), 0.0)
     )
@@ -82,7 +87,39 @@ class Counts:
             return "idle"
         rate = self.steps / max(now - self.since, 1e-9)
         parts = " ".join(f"{k} {1e3 * t / self.steps:.2g}" for k, t in self.parts.items())
-        return f"{rate:.3g} steps/s, {self.atoms / self.steps:.0f} atoms, ms: {parts}"
+        spread = "" if self.spread is None else f", spread {self.spread:.2g} eV/Å"
+        return f"{rate:.3g} steps/s, {self.atoms / self.steps:.0f} atoms{spread}, ms: {parts}"
+
+
+@dataclass(slots=True)
+class Largest:
+    """The largest figures of one client's answers: eV/Å, the net force per atom.
+
+    spread: of a committee; None if there was none
+    """
+
+    net_force: float = 0.0
+    spread: float | None = None
+
+    def see(self, forces: Forces) -> None:
+        self.net_force = max(self.net_force, forces.net_force_per_atom)
+        self.spread = larger(self.spread, forces)
+
+    def describe(self) -> list[str]:
+        said = []
+        if self.net_force:
+            said.append(f"had a net force of at most {self.net_force:.2g} eV/Å per atom")
+        if self.spread is not None:
+            said.append(f"had a committee's spread of at most {self.spread:.2g} eV/Å on an atom")
+        return said
+
+
+def larger(spread: float | None, forces: Forces) -> float | None:
+    """The largest spread yet, and of these forces."""
+    of_these = forces.extras.get("force_spread_max")
+    if spread is None or of_these is None:
+        return of_these if spread is None else spread
+    return max(spread, of_these)
 
 
 class Monitor:
@@ -129,6 +166,11 @@ class Monitor:
         self.counts.atoms += atoms
         self.counts.parts["graph"] += graph
         self.counts.parts["network"] += network
+
+    def answers(self, answers: Sequence[Forces | ForceNetError]) -> None:
+        for answer in answers:
+            if isinstance(answer, Forces):
+                self.counts.spread = larger(self.counts.spread, answer)
 
     @property
     def due(self) -> float:

@@ -60,6 +60,7 @@ class Options:
     trust: bool
     max_edges: int
     log_file: Path | None
+    committee: tuple[str, ...] = ()  # models that answer together with `model`
     ipi: IpiOptions | None = None  # with it nothing is listened on unless `listen` says so
 
 
@@ -89,7 +90,7 @@ def run(
         for address in addresses:
             listeners.append(Listener(address))
             stack.callback(listeners[-1].close)
-        monitor.log(f"loading {options.model}")
+        monitor.log(f"loading {' '.join([options.model, *options.committee])}")
         evaluator = load_evaluator(
             options.model,
             device=options.device,
@@ -98,6 +99,7 @@ def run(
             trust=options.trust,
             sha256=options.sha256,
             max_edges=options.max_edges,
+            committee=options.committee,
         )
         evaluator.warm_up()
         for listener in listeners:
@@ -140,7 +142,12 @@ def check_reach(addresses: Sequence[Address], secret: bytes | None) -> None:
 
 def model_lines(model: Capabilities) -> list[str]:
     """What is served."""
-    gives = ["forces", *(["energy"] if model.energy else []), *(["virial"] if model.stress else [])]
+    gives = [
+        "forces",
+        *(["their spread"] if model.spread else []),
+        *(["energy"] if model.energy else []),
+        *(["virial"] if model.stress else []),
+    ]
     return [
         f"forcenet-md {__version__} serves {model.name}: {', '.join(gives)}; {_known(model)}"
         + (f"; cutoff {model.cutoff:g} Å" if model.cutoff else ""),
