@@ -49,7 +49,9 @@ def read(program: Path, data: bytes) -> dict[str, list[str]]:
     return values
 
 
-@pytest.mark.parametrize("name", ["auth", "hello", "step", "step_velocities", "bye"])
+@pytest.mark.parametrize(
+    "name", ["auth", "hello", "hello_spread", "step", "step_velocities", "bye"]
+)
 def test_what_the_plugin_writes(name: str, program: Path) -> None:
     done = call(program, "write", name)
     assert done.returncode == 0, done.stderr
@@ -70,7 +72,14 @@ def test_what_the_plugin_reads(program: Path) -> None:
         "virial": ["1 1 2 3 4 5 6"],
         "force": forces,
     }
-    assert read(program, golden("welcome")) == {
+    assert read(program, golden("forces_spread")) == {
+        "type": ["7"],
+        "energy": ["0 0"],
+        "virial": ["0 0 0 0 0 0 0"],
+        "force": forces,
+        "spread": ["0.125", "0", "2"],
+    }
+    welcome = {
         "type": ["5"],
         "model": ["alloy"],
         "sha256": ["none"],
@@ -79,6 +88,8 @@ def test_what_the_plugin_reads(program: Path) -> None:
         "velocities": ["1"],
         "warning": ["the first of two", "100% {} of the second"],
     }
+    assert read(program, golden("welcome")) == welcome
+    assert read(program, golden("welcome_spread")) == welcome | {"spread": ["1"]}
     assert read(program, golden("greeting"))["challenge"] == ["none"]
     assert read(program, golden("greeting_challenge"))["challenge"] == [bytes(range(32)).hex()]
     mac = golden("authenticated").split()[-1].decode()
@@ -92,10 +103,14 @@ def test_forces_for_another_step_or_of_another_length_are_refused(program: Path)
     other_step = good[:16] + b"\x15" + good[17:]
     short = good[:8] + (len(good) - 24).to_bytes(8, "little") + good[16:-8]
     infinite = good[:-2] + b"\xf0\x7f"
+    spread = golden("forces_spread")
+    unflagged = spread[:32] + b"\0" + spread[33:]
     for bad, sentence in [
         (other_step, b"another timestep"),
         (short, b"another number of atoms"),
         (infinite, b"not finite"),
+        (spread[:-2] + b"\xf0\x7f", b"not finite"),
+        (unflagged, b"another number of atoms"),
         (b"HTTP/1.1 200 OK\r\n\r\n", b"no forcenet-md server"),
         (good[:4] + b"\x02" + good[5:], b"protocol version 2"),
         (good[:6] + b"\x0a" + good[7:], b"unknown type 10"),
@@ -107,7 +122,7 @@ def test_forces_for_another_step_or_of_another_length_are_refused(program: Path)
 
 def test_damaged_messages_never_crash_the_reader(program: Path) -> None:
     chance = random.Random(4711)
-    names = ["forces_energy_virial", "welcome", "greeting", "error"]
+    names = ["forces_energy_virial", "forces_spread", "welcome", "greeting", "error"]
     for _ in range(40):
         data = bytearray(golden(chance.choice(names)))
         for _ in range(chance.randint(1, 4)):

@@ -3,7 +3,7 @@ is behind a socket or in LAMMPS's process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import in_process_runs
@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from lammps_runs import run
+from lammps_runs import Run, run
 from models import ALLOY, write_model
 from serving import ServeProcess
 
@@ -36,6 +36,14 @@ forcenet ext {address} elements Cu Pd Ag Pt Au
 dump 1 all custom 1 forces.dump id type x y z fx fy fz
 dump_modify 1 sort id format float %.17g
 run 0
+"""
+
+
+SPREAD = """
+dump 2 all custom 1 spread.dump id f_FORCENET_ext
+dump_modify 2 sort id format float %.17g
+thermo_style custom step f_FORCENET_ext
+thermo_modify format float %.15g
 """
 
 
@@ -65,18 +73,36 @@ def write_data(atoms: Atoms, folder: Path) -> None:
     write(folder / "alloy.data", atoms, format="lammps-data", specorder=species, units="metal")
 
 
-def assert_forces_of_ase(atoms: Atoms, folder: Path, model: Path, dtype: str = "float32") -> None:
-    """LAMMPS turns a triclinic cell: compare in its own frame, with its own positions."""
+def assert_forces_of_ase(
+    atoms: Atoms,
+    folder: Path,
+    model: Path,
+    dtype: str = "float32",
+    committee: Sequence[Path] = (),
+) -> np.ndarray:
+    """LAMMPS turns a triclinic cell: compare in its own frame, with its own positions.
+
+    Returns a committee's spread, for `assert_spread`.
+    """
     turned = read(folder / "forces.dump", format="lammps-dump-text")
     assert isinstance(turned, Atoms)
     rows = np.loadtxt(folder / "forces.dump", skiprows=9)
     turned.numbers = np.array(ALLOY)[rows[:, 1].astype(int) - 1]
     turned.positions = rows[:, 2:5]
     turned.pbc = atoms.pbc
-    turned.calc = ForceNetCalculator(str(model), dtype=dtype)
+    turned.calc = ForceNetCalculator(str(model), dtype=dtype, committee=committee)
     expected = turned.get_forces()
     assert np.abs(rows[:, 5:8] - expected).max() <= ACCURACY[dtype] * np.abs(expected).max()
     assert np.abs(expected).max() > 1e-3
+    return turned.calc.results.get("force_spread", np.empty(0))
+
+
+def assert_spread(done: Run, folder: Path, expected: np.ndarray, accuracy: float) -> None:
+    """Of each atom in the dump, and the largest in LAMMPS's table."""
+    spread = np.loadtxt(folder / "spread.dump", skiprows=9)[:, 1]
+    assert np.abs(spread - expected).max() <= accuracy * expected.max()
+    assert expected.min() > 100 * accuracy * expected.max()
+    assert done.thermo()[0].tolist() == [[0.0, pytest.approx(spread.max(), rel=1e-12)]]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -108,6 +134,62 @@ def test_lammps_in_process_equals_ase(served: Path, tmp_path: Path, ranks: int, 
     options = ["--dtype", dtype]
     in_process_runs.succeed(script, tmp_path, ranks, options, model=str(model))
     assert_forces_of_ase(atoms, tmp_path, model, dtype)
+
+
+@pytest.fixture(scope="module")
+def committee(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Random members: two layers, and three."""
+    folder = tmp_path_factory.mktemp("committee")
+    write_model(folder / "a.pt", seed=1)
+    write_model(folder / "b.pt", seed=2, n_layers=3)
+    return [folder / "a.pt", folder / "b.pt"]
+
+
+def test_a_committee_in_lammps_equals_ase(committee: list[Path], tmp_path: Path) -> None:
+    """Mean forces and spread on one and two ranks, in units metal and real, and in the log."""
+    first, second = committee
+    atoms = alloy()
+    write_data(atoms, tmp_path)
+    options = [f"--listen=unix:{tmp_path}/s", "--committee", str(second)]
+    forces = {}
+    with ServeProcess(*options, model=str(first)) as server:
+        assert "serves committee of 2 (a, b): forces, their spread; " in server.text
+        for ranks, units in ((2, "metal"), (1, "real")):
+            script = SCRIPT.format(units=units, boundary="p p p", address=f"unix:{tmp_path}/s")
+            done = run(script.replace("run 0", SPREAD + "run 0"), tmp_path, ranks)
+            assert done.returncode == 0, done.output
+            forces[units] = np.loadtxt(tmp_path / "forces.dump", skiprows=9)[:, 5:8]
+            if units == "metal":
+                spread = assert_forces_of_ase(atoms, tmp_path, first, committee=[second])
+                assert_spread(done, tmp_path, spread, ACCURACY["float32"])
+            else:
+                assert_spread(done, tmp_path, 23.060549 * spread, 3e-7)
+        server.until("left after 1 steps")
+        assert f"had a committee's spread of at most {spread.max():.2g} eV/Å" in server.text
+    np.testing.assert_allclose(forces["real"], 23.060549 * forces["metal"], rtol=3e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_committee_in_the_process_of_lammps_equals_ase(
+    committee: list[Path], tmp_path: Path, ranks: int
+) -> None:
+    first, second = committee
+    atoms = alloy()
+    write_data(atoms, tmp_path)
+    script = SCRIPT.format(units="metal", boundary="p p p", address=in_process_runs.NOWHERE)
+    script = script.replace("run 0", SPREAD + "run 0")
+    options = ["--committee", str(second), "--dtype", "float64"]
+    done = in_process_runs.succeed(script, tmp_path, ranks, options, model=str(first))
+    spread = assert_forces_of_ase(atoms, tmp_path, first, "float64", [second])
+    assert_spread(done, tmp_path, spread, ACCURACY["float64"])
+
+
+def test_one_model_has_no_spread_to_ask_for(served: Path, tmp_path: Path) -> None:
+    write_data(alloy(), tmp_path)
+    script = SCRIPT.format(units="metal", boundary="p p p", address=f"unix:{served}/s.sock")
+    done = run(script.replace("run 0", SPREAD + "run 0"), tmp_path)
+    assert done.returncode == 1
+    assert "f_FORCENET_ext" in done.error or "FORCENET_ext does not" in done.error
 
 
 def test_real_units_are_the_same_forces(served: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_golden_step(name):
         np.testing.assert_array_equal(getattr(read, field), value, err_msg=field)
 
 
-@pytest.mark.parametrize("name", ["forces", "forces_energy_virial"])
+@pytest.mark.parametrize("name", ["forces", "forces_energy_virial", "forces_spread"])
 def test_golden_forces(name):
     data, kind, payload = golden(name)
     both = name == "forces_energy_virial"
@@ -65,6 +66,7 @@ def test_golden_forces(name):
         energy=-7.25 if both else None,
         virial=np.arange(1.0, 7.0) if both else None,
         forces=np.array([[0.5, -0.5, 0.25], [1.5, -1.5, 1.25], [-2.0, 2.0, -1.5]]),
+        spread=np.array([0.125, 0.0, 2.0]) if name == "forces_spread" else None,
     )
     assert kind is MessageType.FORCES
     assert bytes(protocol.encode_forces(*expected)) == data
@@ -109,6 +111,9 @@ def test_golden_hello_and_welcome():
     assert settings.numbers.tolist() == [47, 79]
     assert settings.need == {"energy", "virial"}
     assert not settings.keep_net_force
+    assert not settings.spread
+    _, _, payload = golden("hello_spread")
+    assert lammps.read_hello(payload, model, max_atoms=3).spread
 
     data, kind, _ = golden("welcome")
     model = Capabilities(
@@ -121,7 +126,12 @@ def test_golden_hello_and_welcome():
         velocities=True,
         warnings=("the first of two", "100% {} of the second"),
     )
-    assert protocol.frame(kind, lammps.welcome(model)) == data
+    for model_spread, asked in ((False, True), (True, False)):
+        told = replace(model, spread=model_spread)
+        assert protocol.frame(kind, lammps.welcome(told, spread=asked)) == data
+    data, kind, _ = golden("welcome_spread")
+    committee = replace(model, spread=True)
+    assert protocol.frame(kind, lammps.welcome(committee, spread=True)) == data
 
 
 def test_golden_error_and_bye():

@@ -45,6 +45,7 @@ class Welcome:
     cutoff: float
     elements: tuple[str, ...]
     warnings: tuple[str, ...]
+    spread: bool = False
 
 
 class Client:
@@ -83,6 +84,7 @@ class Client:
         held: bool = False,
         need: Sequence[str] = (),
         engine: str = "python",
+        spread: bool = False,
     ) -> Welcome:
         """Declare the simulation; may be called again between steps."""
         payload = encode_text(
@@ -96,6 +98,7 @@ class Client:
             ("held", "yes" if held else "no"),
             ("atoms", str(n_atoms)),
             ("need", " ".join(need)),
+            ("spread", "yes" if spread else "no"),
         )
         self.send(frame(MessageType.HELLO, payload))
         lines = decode_text(self.receive(MessageType.WELCOME))
@@ -111,6 +114,7 @@ class Client:
                 cutoff=float(first["cutoff"]),
                 elements=tuple(first["elements"].split()),
                 warnings=tuple(lines.get("warning", ())),
+                spread=first.get("spread") == "yes",
             )
         except (KeyError, ValueError) as error:
             raise ProtocolError(f"the server's WELCOME is incomplete: {error}.") from None
@@ -142,7 +146,7 @@ class Client:
             types=np.asarray(types, dtype=np.int32),
         )
         self.send(frame(MessageType.STEP, encode_step(request)))
-        limit = max(forces_size(len(x)), TEXT_LIMIT)
+        limit = max(forces_size(len(x), spread=True), TEXT_LIMIT)
         answer = decode_forces(self.receive(MessageType.FORCES, limit))
         if answer.step != step or answer.forces.shape != x.shape:
             raise ProtocolError("the server answered another request than the one it was sent.")

@@ -276,7 +276,7 @@ class Connection:
         if (who := self._settings.describe()) != self._who:  # every run says HELLO anew
             self._who = who
             self._monitor.note(self.name, f"is {who}")
-        self._send(frame(MessageType.WELCOME, welcome(model)), now)
+        self._send(frame(MessageType.WELCOME, welcome(model, self._settings.spread)), now)
 
     def _take_step(self, payload: memoryview, now: float) -> None:
         assert self._settings is not None

@@ -31,7 +31,10 @@ MASS_TOLERANCE = 0.5  # amu
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a HELLO said, checked. numbers [n_types] are the atomic numbers of types 1, 2, …"""
+    """What a HELLO said, checked. numbers [n_types] are the atomic numbers of types 1, 2, …
+
+    spread: it takes the spread of a committee
+    """
 
     engine: str
     units: UnitStyle
@@ -40,6 +43,7 @@ class Settings:
     group: str
     held: bool
     need: frozenset[str]
+    spread: bool = False
 
     @property
     def keep_net_force(self) -> bool:
@@ -99,6 +103,7 @@ def read_hello(payload: Buffer, model: Capabilities, max_atoms: int) -> Settings
         group=value("group"),
         held=value("held") != "no",
         need=need,
+        spread=lines.get("spread", [""])[0] == "yes",
     )
 
 
@@ -158,8 +163,8 @@ def _check_need(need: frozenset[str], model: Capabilities) -> None:
         )
 
 
-def welcome(model: Capabilities) -> bytes:
-    """The payload of WELCOME."""
+def welcome(model: Capabilities, spread: bool = False) -> bytes:
+    """The payload of WELCOME; spread: the client takes that of a committee."""
 
     def yes(flag: bool) -> str:
         return "yes" if flag else "no"
@@ -173,6 +178,7 @@ def welcome(model: Capabilities) -> bytes:
         ("velocities", yes(model.velocities)),
         ("cutoff", str(float(model.cutoff))),
         ("elements", symbols(model.numbers)),
+        *([("spread", "yes")] if spread and model.spread else []),
         *(("warning", warning) for warning in model.warnings),
     )
 
@@ -234,13 +240,15 @@ def write_forces(step: int, system: System, forces: Forces, settings: Settings) 
     """
     units = settings.units
     energy = None if forces.energy is None else forces.energy / units.energy
-    virial = None
+    virial = spread = None
     with np.errstate(all="ignore"):
         f = _scaled(forces.forces, 1.0 / units.force)
+        if settings.spread and forces.force_spread is not None:
+            spread = _scaled(forces.force_spread, 1.0 / units.force)
         if forces.stress is not None:
             w = -forces.stress * (abs(np.linalg.det(system.cell)) / units.energy)
             virial = np.array([w[0, 0], w[1, 1], w[2, 2], w[0, 1], w[0, 2], w[1, 2]])
-    for values in (energy, virial, f):
+    for values in (energy, virial, f, spread):
         if values is not None and not np.isfinite(values).all():
             raise RequestError(
                 f"energy, virial or forces are too large for units {units.name}: the simulation"
@@ -249,4 +257,4 @@ def write_forces(step: int, system: System, forces: Forces, settings: Settings) 
     for what, given in (("energy", energy), ("virial", virial)):
         if what in settings.need and given is None:
             raise RequestError(f"the model gave no {what} for this structure, which the run needs.")
-    return encode_forces(step, energy, virial, f)
+    return encode_forces(step, energy, virial, f, spread)

@@ -30,6 +30,7 @@ ERROR_LIMIT = 4096
 HAS_VELOCITIES = 1  # flag of STEP
 HAS_ENERGY = 1  # flags of FORCES
 HAS_VIRIAL = 2
+HAS_SPREAD = 4
 
 
 class MessageType(IntEnum):
@@ -72,12 +73,14 @@ class StepFrame(NamedTuple):
 
 
 class ForcesFrame(NamedTuple):
-    """A FORCES payload in the engine's units; forces [n, 3], virial [6] xx yy zz xy xz yz."""
+    """A FORCES payload in the engine's units; forces [n, 3], virial [6] xx yy zz xy xz yz, spread
+    [n] of a committee."""
 
     step: int
     energy: float | None
     virial: NDArray[np.float64] | None
     forces: NDArray[np.float64]
+    spread: NDArray[np.float64] | None = None
 
 
 def frame(message: MessageType, payload: bytes = b"") -> bytes:
@@ -109,9 +112,9 @@ def step_size(n_atoms: int, velocities: bool) -> int:
     return STEP.size + n_atoms * (8 + 24 + 4 + (24 if velocities else 0))
 
 
-def forces_size(n_atoms: int) -> int:
+def forces_size(n_atoms: int, spread: bool = False) -> int:
     """Bytes of a FORCES payload."""
-    return FORCES.size + 24 * n_atoms
+    return FORCES.size + (32 if spread else 24) * n_atoms
 
 
 # Text ------------------------------------------------------------------------------------------
@@ -225,15 +228,20 @@ def encode_forces(
     energy: float | None,
     virial: NDArray[np.float64] | None,
     forces: NDArray[np.float64],
+    spread: NDArray[np.float64] | None = None,
 ) -> memoryview:
-    """A whole FORCES message, header included; forces [n, 3]."""
-    start = HEADER.size + FORCES.size
-    message = np.empty(start + 24 * len(forces), dtype=np.uint8).data
+    """A whole FORCES message, header included; forces [n, 3], spread [n]."""
+    length = forces_size(len(forces), spread is not None)
+    message = np.empty(HEADER.size + length, dtype=np.uint8).data
     flags = HAS_ENERGY * (energy is not None) | HAS_VIRIAL * (virial is not None)
+    flags |= HAS_SPREAD * (spread is not None)
     w = (0.0,) * 6 if virial is None else virial
     HEADER.pack_into(message, 0, MAGIC, VERSION, MessageType.FORCES, len(message) - HEADER.size)
     FORCES.pack_into(message, HEADER.size, step, len(forces), flags, 0, energy or 0.0, *w)
-    np.frombuffer(message, dtype="<f8", offset=start).reshape(-1, 3)[:] = forces
+    numbers = np.frombuffer(message, dtype="<f8", offset=HEADER.size + FORCES.size)
+    numbers[: 3 * len(forces)] = np.ravel(forces)
+    if spread is not None:
+        numbers[3 * len(forces) :] = spread
     return message
 
 
@@ -242,11 +250,13 @@ def decode_forces(payload: Buffer) -> ForcesFrame:
     if len(payload) < FORCES.size:
         raise ProtocolError(f"a FORCES of {len(payload)} bytes is shorter than its fixed part.")
     step, n, flags, _, energy, *virial = FORCES.unpack_from(payload)
-    if len(payload) != forces_size(n):
+    if len(payload) != forces_size(n, bool(flags & HAS_SPREAD)):
         raise ProtocolError(f"a FORCES of {n} atoms has {len(payload)} bytes.")
+    numbers = np.frombuffer(payload, dtype="<f8", offset=FORCES.size)
     return ForcesFrame(
         step,
         energy if flags & HAS_ENERGY else None,
         np.array(virial) if flags & HAS_VIRIAL else None,
-        np.frombuffer(payload, dtype="<f8", offset=FORCES.size).reshape(n, 3),
+        numbers[: 3 * n].reshape(n, 3),
+        numbers[3 * n :] if flags & HAS_SPREAD else None,
     )

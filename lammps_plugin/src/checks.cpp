@@ -187,6 +187,7 @@ Settings describe(LAMMPS *lmp, Fix *external, const std::vector<std::string> &el
   settings.group = lmp->group->names[external->igroup];
   settings.held = atoms_held(lmp, external);
   settings.atoms = lmp->atom->natoms;
+  settings.spread = true;
   return settings;
 }
 

@@ -75,7 +75,7 @@ void Client::evaluate(const StepMessage &step, Answer &answer)
     if (!socket_.is_open()) connect();
     const Deadline deadline(options_.timeout);
     send(step.bytes(), deadline);
-    answer.payload = expect(Type::forces, forces_length(step.atoms()), deadline);
+    answer.payload = expect(Type::forces, forces_length(step.atoms(), welcome_.spread), deadline);
   });
   parse_forces(answer, step.timestep(), step.atoms());
 }

@@ -49,7 +49,7 @@ std::string auth()
   return frame(Type::auth, "nonce " + hex(client) + "\nmac " + mac + "\n");
 }
 
-std::string hello()
+std::string hello(bool spread)
 {
   Settings settings;
   settings.engine = "lammps 20250722";
@@ -60,6 +60,7 @@ std::string hello()
   settings.group = "all";
   settings.atoms = 3;
   settings.need = "energy virial";
+  settings.spread = spread;
   return frame(Type::hello, hello_text(settings));
 }
 
@@ -68,7 +69,8 @@ std::string make(const std::string &name)
   if (name == "step") return step(false);
   if (name == "step_velocities") return step(true);
   if (name == "auth") return auth();
-  if (name == "hello") return hello();
+  if (name == "hello") return hello(false);
+  if (name == "hello_spread") return hello(true);
   if (name == "bye") return frame(Type::bye, "");
   throw Refused("no message is called " + name);
 }
@@ -93,12 +95,15 @@ void read(const std::string &bytes)
       answer.force(i, f);
       std::cout << "\nforce " << f[0] << " " << f[1] << " " << f[2];
     }
+    for (std::size_t i = 0; answer.has_spread && i < 3; ++i)
+      std::cout << "\nspread " << answer.spread(i, 3);
     std::cout << "\n";
   } else if (header.type == Type::welcome) {
     const Welcome welcome = parse_welcome(payload);
     std::cout << "model " << welcome.model << "\nsha256 " << welcome.sha256 << "\nenergy "
               << welcome.energy << "\nvirial " << welcome.virial << "\nvelocities "
               << welcome.velocities << "\n";
+    if (welcome.spread) std::cout << "spread 1\n";
     for (const auto &warning : welcome.warnings) std::cout << "warning " << warning << "\n";
   } else if (header.type == Type::error) {
     std::cout << payload << "\n";

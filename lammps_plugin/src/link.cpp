@@ -12,6 +12,7 @@
 #include "modify.h"
 #include "update.h"
 
+#include <algorithm>
 #include <cstring>
 
 using namespace LAMMPS_NS;
@@ -28,10 +29,17 @@ Link::Link(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg), ranks_(worl
   if (narg != 4) stop("this fix is made by the command forcenet and not by hand");
   external_id_ = arg[3];
   dynamic_group_allow = 1;
+  global_freq = peratom_freq = 1;
+  extscalar = 0;
+  size_peratom_cols = 0;
+  maxexchange = 1;
+  grow_arrays(atom->nmax);
+  atom->add_callback(Atom::GROW);    // here, for LAMMPS takes the fix that is being made
 }
 
 Link::~Link()
 {
+  atom->delete_callback(id, Atom::GROW);
   // `clear` deletes fixes in order, the fix external before this one: then nothing is left to do.
   if (external_ && find_fix(lmp, external_id_) == external_)
     lammps_set_fix_external_callback(lmp, external_id_.c_str(), &on_detached_call, lmp);
@@ -132,11 +140,14 @@ void Link::introduce()
   const Settings settings = describe(lmp, external_, options_.elements, options_.mass_check);
   Welcome welcome;
   stop_if(ranks_.on_root([&] { welcome = client_->hello(settings); }));
-  double flags[3] = {double(welcome.energy), double(welcome.virial), double(welcome.velocities)};
-  ranks_.share(flags, 3);
+  double flags[4] = {double(welcome.energy), double(welcome.virial), double(welcome.velocities),
+                     double(welcome.spread)};
+  ranks_.share(flags, 4);
   energy_ = flags[0] != 0.0;
   virial_ = flags[1] != 0.0;
   velocities_ = flags[2] != 0.0;
+  committee_ = flags[3] != 0.0;
+  offer_spread();
   if (options_.client.door >= 0) {
     const std::string line = "forcenet " + external_id_ + ": forces come from the model " +
         printable(welcome.model) + " in this process; the address " + options_.client.address +
@@ -144,6 +155,30 @@ void Link::introduce()
     if (told_.insert(line).second) say(line);
   }
   for (const auto &warning : welcome.warnings) warn(printable(warning));    // rank 0 has them
+}
+
+// What thermo, dumps and computes may ask of this fix.
+void Link::offer_spread()
+{
+  scalar_flag = peratom_flag = committee_;
+  const std::string line = "forcenet " + external_id_ + ": a committee answers; the largest spread of"
+      " its forces is f_" + id + " in thermo_style custom, each atom's is f_" + id +
+      " in dump custom";
+  if (committee_ && comm->me == 0 && told_.insert(line).second) say(line);
+}
+
+void Link::grow_arrays(int size)
+{
+  spread_.resize(static_cast<std::size_t>(size) + 1);    // never empty
+  vector_atom = spread_.data();
+}
+
+double Link::compute_scalar()
+{
+  double largest = 0.0, all = 0.0;
+  for (int i = 0; i < atom->nlocal; ++i) largest = std::max(largest, spread_[i]);
+  MPI_Allreduce(&largest, &all, 1, MPI_DOUBLE, MPI_MAX, world);
+  return all;
 }
 
 // Whether the fix external, which runs before this one, has asked in this step.
@@ -195,11 +230,12 @@ void Link::compute(bigint step, int count, tagint *tag, double **x, double **f)
     stop_if(ranks_.on_root([&] {
       ranks_.fill(message_, head(step));
       client_->evaluate(message_, answer_);
-      if ((energy_ && !answer_.has_energy) || (virial_ && !answer_.has_virial))
-        throw Refused("the server promised energy or virial and gave none at step " +
+      if ((energy_ && !answer_.has_energy) || (virial_ && !answer_.has_virial) ||
+          (committee_ && !answer_.has_spread))
+        throw Refused("the server promised energy, virial or spread and gave none at step " +
                       std::to_string(step));
     }));
-    ranks_.scatter(answer_, count, f);
+    ranks_.scatter(answer_, count, f, committee_, spread_.data());
   }
   if (!energy_ && !virial_) return;
 

@@ -43,6 +43,13 @@ class Link : public LAMMPS_NS::Fix {
   void min_setup(int vflag) override { post_force(vflag); }
   void post_force(int) override;
   void min_post_force(int vflag) override { post_force(vflag); }
+  // The spread of a committee: the largest for thermo, each atom's for dumps.
+  double compute_scalar() override;
+  void grow_arrays(int size) override;
+  void copy_arrays(int from, int to, int) override { spread_[to] = spread_[from]; }
+  void set_arrays(int atom) override { spread_[atom] = 0.0; }
+  int pack_exchange(int atom, double *into) override { into[0] = spread_[atom]; return 1; }
+  int unpack_exchange(int atom, double *from) override { spread_[atom] = from[0]; return 1; }
   // Empty as in Fix. Without it the plugin would need Fix's, whose name has the size of tagint in
   // it: a LAMMPS of other sizes would not load the plugin, and so never hear why.
   void set_molecule(int, LAMMPS_NS::tagint, int, double *, double *, double *) override {}
@@ -55,6 +62,7 @@ class Link : public LAMMPS_NS::Fix {
   void compute(LAMMPS_NS::bigint step, int count, LAMMPS_NS::tagint *tag, double **x, double **f);
   void probe();
   void introduce();
+  void offer_spread();
   StepHead head(LAMMPS_NS::bigint step) const;
   [[noreturn]] void stop(const std::string &sentence);
   void stop_if(const std::string &sentence);
@@ -69,6 +77,8 @@ class Link : public LAMMPS_NS::Fix {
   StepMessage message_;               // rank 0 only
   Answer answer_;
   bool energy_ = false, virial_ = false, velocities_ = false;    // what the model gives and wants
+  bool committee_ = false;          // and so there is a spread
+  std::vector<double> spread_;      // [nmax] of the rank's own atoms
   bool called_ = false;     // the fix external asked for forces in this step
   bool probing_ = false;    // the call at hand is the probe's
   bool proved_ = false;     // the fix external calls and applies at every step

@@ -19,7 +19,7 @@ constexpr char magic[] = "FNMD";
 constexpr std::size_t step_fixed = 136;
 constexpr std::size_t forces_fixed = 80;
 constexpr std::uint32_t has_velocities = 1;
-constexpr std::uint32_t has_energy = 1, has_virial = 2;
+constexpr std::uint32_t has_energy = 1, has_virial = 2, has_spread = 4;
 
 template <typename T> void put(std::string &buffer, std::size_t offset, const T &value)
 {
@@ -109,7 +109,7 @@ std::string hello_text(const Settings &s)
       "\nmasses " + (masses.empty() ? "none" : join(masses)) + "\nmass_check " +
       (s.mass_check ? "on" : "off") + "\nperiodic" + periodic + "\ngroup " + s.group + "\nheld " +
       (s.held ? "yes" : "no") + "\natoms " + std::to_string(s.atoms) +
-      (s.need.empty() ? "" : "\nneed " + s.need) + "\n";
+      (s.need.empty() ? "" : "\nneed " + s.need) + (s.spread ? "\nspread yes" : "") + "\n";
 }
 
 Welcome parse_welcome(const std::string &payload)
@@ -120,6 +120,7 @@ Welcome parse_welcome(const std::string &payload)
   welcome.energy = text_value(payload, "energy") == "yes";
   welcome.virial = text_value(payload, "virial") == "yes";
   welcome.velocities = text_value(payload, "velocities") == "yes";
+  welcome.spread = text_value(payload, "spread") == "yes";
   welcome.warnings = text_values(payload, "warning");
   return welcome;
 }
@@ -167,20 +168,27 @@ void Answer::force(std::size_t row, double *into) const
   std::memcpy(into, &payload[forces_fixed + 24 * row], 24);
 }
 
-std::uint64_t forces_length(std::size_t atoms)
+double Answer::spread(std::size_t row, std::size_t atoms) const
 {
-  return forces_fixed + 24 * static_cast<std::uint64_t>(atoms);
+  return get<double>(&payload[forces_fixed + 24 * atoms + 8 * row]);
+}
+
+std::uint64_t forces_length(std::size_t atoms, bool spread)
+{
+  return forces_fixed + (spread ? 32 : 24) * static_cast<std::uint64_t>(atoms);
 }
 
 void parse_forces(Answer &answer, std::int64_t timestep, std::size_t atoms)
 {
   const char *bytes = answer.payload.data();
-  if (answer.payload.size() != forces_length(atoms) || get<std::uint64_t>(bytes + 8) != atoms)
+  const std::size_t size = answer.payload.size();
+  const auto flags = size < forces_fixed ? 0 : get<std::uint32_t>(bytes + 16);
+  answer.has_spread = flags & has_spread;
+  if (size != forces_length(atoms, answer.has_spread) || get<std::uint64_t>(bytes + 8) != atoms)
     throw Refused("the server answered for another number of atoms than it was asked for");
   if (get<std::int64_t>(bytes) != timestep)
     throw Refused("the server answered for another timestep than it was asked for");
 
-  const auto flags = get<std::uint32_t>(bytes + 16);
   answer.has_energy = flags & has_energy;
   answer.has_virial = flags & has_virial;
   answer.energy = get<double>(bytes + 24);
@@ -189,8 +197,7 @@ void parse_forces(Answer &answer, std::int64_t timestep, std::size_t atoms)
   // One sum over everything is not finite if any number is not.
   double sum = answer.energy;
   for (double w : answer.virial) sum += std::fabs(w);
-  for (std::size_t i = 0; i < 3 * atoms; ++i)
-    sum += std::fabs(get<double>(bytes + forces_fixed + 8 * i));
+  for (std::size_t at = forces_fixed; at < size; at += 8) sum += std::fabs(get<double>(bytes + at));
   if (!std::isfinite(sum))
     throw Refused("the server sent forces that are not finite at step " +
                   std::to_string(timestep));

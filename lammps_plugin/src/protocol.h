@@ -51,6 +51,7 @@ struct Settings {
   bool held = false;
   std::int64_t atoms = 0;
   std::string need;
+  bool spread = false;    // we take that of a committee
 };
 std::string hello_text(const Settings &settings);
 
@@ -61,6 +62,7 @@ struct Welcome {
   bool energy = false;
   bool virial = false;
   bool velocities = false;
+  bool spread = false;
   std::vector<std::string> warnings;
 };
 Welcome parse_welcome(const std::string &payload);
@@ -100,11 +102,13 @@ struct Answer {
   std::string payload;
   bool has_energy = false;
   bool has_virial = false;
+  bool has_spread = false;
   double energy = 0.0;
   double virial[6]{};
   void force(std::size_t row, double *into) const;
+  double spread(std::size_t row, std::size_t atoms) const;
 };
-std::uint64_t forces_length(std::size_t atoms);
+std::uint64_t forces_length(std::size_t atoms, bool spread);
 
 // Fills the rest of `answer` from its payload. Throws Refused unless it answers that step with
 // that many finite forces.

@@ -170,26 +170,35 @@ void Ranks::sort()
   last_ids_ = ids_;
 }
 
-void Ranks::scatter(const Answer &answer, int count, double **force)
+void Ranks::scatter(const Answer &answer, int count, double **force, bool with_spread,
+                    double *spread)
 {
+  const int width = with_spread ? 4 : 3;
   if (is_root()) {
-    all_.resize(3 * total_);
-    for (std::size_t row = 0; row < total_; ++row) answer.force(row, &all_[3 * order_[row]]);
+    all_.resize(width * total_);
+    for (std::size_t row = 0; row < total_; ++row) {
+      double *to = &all_[width * order_[row]];
+      answer.force(row, to);
+      if (with_spread) to[3] = answer.spread(row, total_);
+    }
   }
   const double *from = all_.data();
   if (size_ > 1) {
     for (std::size_t r = 0, start = 0; r < counts_.size(); start += lengths_[r++]) {
-      lengths_[r] = 3 * counts_[r];
+      lengths_[r] = width * counts_[r];
       starts_[r] = static_cast<int>(start);
     }
-    mine_.resize(3 * static_cast<std::size_t>(count));
+    mine_.resize(width * static_cast<std::size_t>(count));
     MPI_Request request;
     MPI_Iscatterv(all_.data(), lengths_.data(), starts_.data(), MPI_DOUBLE, mine_.data(),
-                  3 * count, MPI_DOUBLE, 0, world_, &request);
+                  width * count, MPI_DOUBLE, 0, world_, &request);
     wait(request);
     from = mine_.data();
   }
-  for (int i = 0; i < count; ++i) std::copy_n(from + 3 * i, 3, force[i]);
+  for (int i = 0; i < count; ++i, from += width) {
+    std::copy_n(from, 3, force[i]);
+    if (with_spread) spread[i] = from[3];
+  }
 }
 
 }    // namespace forcenet

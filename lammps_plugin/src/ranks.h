@@ -38,8 +38,9 @@ class Ranks {
   std::size_t collect(const Atoms &atoms);
   // Rank 0: the collected atoms as a STEP. Throws Refused where ids are missing or double.
   void fill(StepMessage &step, const StepHead &head);
-  // Hands the answer's forces back to the ranks the atoms came from.
-  void scatter(const Answer &answer, int count, double **force);
+  // Hands the answer's forces back to the ranks the atoms came from, and with `with_spread` each
+  // atom's spread.
+  void scatter(const Answer &answer, int count, double **force, bool with_spread, double *spread);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -41,12 +41,39 @@ def step(velocities: bool) -> bytes:
     return payload + struct.pack("<3i", 1, 2, 1)
 
 
-def forces(energy_and_virial: bool) -> bytes:
-    """The answer to `step`; energy −7.25 and virial 1 … 6 if given."""
-    payload = struct.pack("<qQII", 123456789012, 3, 3 if energy_and_virial else 0, 0)
+def forces(energy_and_virial: bool, spread: bool = False) -> bytes:
+    """The answer to `step`; energy −7.25, virial 1 … 6 and spread 0.125, 0, 2 if given."""
+    flags = 3 * energy_and_virial + 4 * spread
+    payload = struct.pack("<qQII", 123456789012, 3, flags, 0)
     numbers = (-7.25, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0) if energy_and_virial else (0.0,) * 7
     payload += struct.pack("<7d", *numbers)
-    return payload + struct.pack("<9d", 0.5, -0.5, 0.25, 1.5, -1.5, 1.25, -2.0, 2.0, -1.5)
+    payload += struct.pack("<9d", 0.5, -0.5, 0.25, 1.5, -1.5, 1.25, -2.0, 2.0, -1.5)
+    return payload + (struct.pack("<3d", 0.125, 0.0, 2.0) if spread else b"")
+
+
+HELLO = (
+    "engine lammps 20250722",
+    "units metal",
+    "elements Ag Au",
+    "masses 107.8682 196.96657",
+    "mass_check on",
+    "periodic 1 1 0",
+    "group all",
+    "held no",
+    "atoms 3",
+    "need energy virial",
+)
+WELCOME = (
+    "model alloy",
+    "sha256 none",
+    "energy yes",
+    "virial no",
+    "conservative no",
+    "velocities yes",
+    "cutoff 6.0",
+    "elements Ag Au Cu Pd Pt",
+)
+WARNINGS = ("warning the first of two", "warning 100% {} of the second")
 
 
 MESSAGES = {
@@ -57,40 +84,15 @@ MESSAGES = {
     ),
     "auth": (2, text(f"nonce {CLIENT_NONCE.hex()}", f"mac {mac(b'forcenet client')}")),
     "authenticated": (3, text(f"mac {mac(b'forcenet server')}")),
-    "hello": (
-        4,
-        text(
-            "engine lammps 20250722",
-            "units metal",
-            "elements Ag Au",
-            "masses 107.8682 196.96657",
-            "mass_check on",
-            "periodic 1 1 0",
-            "group all",
-            "held no",
-            "atoms 3",
-            "need energy virial",
-        ),
-    ),
-    "welcome": (
-        5,
-        text(
-            "model alloy",
-            "sha256 none",
-            "energy yes",
-            "virial no",
-            "conservative no",
-            "velocities yes",
-            "cutoff 6.0",
-            "elements Ag Au Cu Pd Pt",
-            "warning the first of two",
-            "warning 100% {} of the second",
-        ),
-    ),
+    "hello": (4, text(*HELLO)),
+    "hello_spread": (4, text(*HELLO, "spread yes")),
+    "welcome": (5, text(*WELCOME, *WARNINGS)),
+    "welcome_spread": (5, text(*WELCOME, "spread yes", *WARNINGS)),
     "step": (6, step(velocities=False)),
     "step_velocities": (6, step(velocities=True)),
     "forces": (7, forces(energy_and_virial=False)),
     "forces_energy_virial": (7, forces(energy_and_virial=True)),
+    "forces_spread": (7, forces(energy_and_virial=False, spread=True)),
     "error": (8, "atom 7 has a position that is not finite (100 %s {} µ).".encode()),
     "bye": (9, b""),
 }
