@@ -178,6 +178,14 @@ def test_extras_are_plain_json():
     }
 
 
+def test_the_spread_of_each_atom_is_left_out_where_there_are_many():
+    spread = np.array([0.25, 0.123456789, 1e-9, 2.0])
+    seen = extras_of({"force_spread": spread, "force_spread_max": 2.0})
+    assert seen["force_spread"] == [0.25, 0.123457, 0.0, 2.0]
+    seen = extras_of({"force_spread": np.ones(codec.MANY + 1), "force_spread_max": 1.0})
+    assert seen == {"largest_force": 0.0, "force_spread_max": 1.0}
+
+
 # What is refused -------------------------------------------------------------------------------
 
 

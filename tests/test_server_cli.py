@@ -13,6 +13,9 @@ from serving import COMMAND, LJ, ServeProcess
 
 from forcenet_md import __version__
 from forcenet_md.cli.main import main
+from forcenet_md.engines import lammps_in_process
+from forcenet_md.server import run as serving_run
+from forcenet_md.server.run import Options
 
 
 @pytest.fixture
@@ -53,6 +56,37 @@ def test_version_and_help(command):
     code, out, _ = command("serve", "--help")
     assert code == 0
     assert "--listen" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--committee b.pt c.pt --threads 1",
+        "--threads 1 --committee b.pt c.pt",
+        "--committee b.pt --threads 1 --committee c.pt",
+        "--committee=b.pt --committee=c.pt",
+    ],
+)
+def test_the_members_of_a_committee_in_every_form(
+    words: str, command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Options] = []
+    monkeypatch.setattr(serving_run, "run", lambda options, stop: seen.append(options))
+    assert command("serve", "--model", "a.pt", *words.split(), "--listen", "unix:/x")[0] == 0
+    assert [options.committee for options in seen] == [("b.pt", "c.pt")]
+    assert seen[0].model == "a.pt"
+    assert seen[0].listen == ("unix:/x",)
+
+
+def test_the_members_of_a_committee_end_where_the_options_of_lammps_begin(
+    command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(lammps_in_process, "run", lambda words, *rest: seen.append(words))
+    theirs = ["-in", "in.x", "-var", "n", "2"]
+    members = ["--committee", "b.pt", "c.pt"]
+    assert command("lammps", "--model", "a.pt", *members, *theirs, "--dtype", "float64")[0] == 0
+    assert seen == [theirs]
 
 
 def test_help_imports_nothing_heavy():

@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from serving import COMMAND, LJ, PATIENCE, ask, copper
 
+from forcenet_md.errors import EvaluationError
 from forcenet_md.server.client import Client
 from forcenet_md.server.monitor import Lines, Monitor
+from forcenet_md.system import Forces
 
 
 @pytest.fixture
@@ -51,6 +54,25 @@ def test_a_summary_comes_only_when_there_were_steps(clock, log):
     assert "1 client, 12.9 steps/s, 108 atoms" in last
     assert "network 25 graph 5 transport 0 codec 1" in last
     assert monitor.counts.steps == 0
+
+
+def test_the_largest_spread_of_a_committee_is_in_the_summary(clock, log):
+    monitor = Monitor(log.lines)
+
+    def answered(*spreads: float) -> str:
+        steps = len(spreads) + 1
+        monitor.batch(steps=steps, atoms=steps, graph=0.0, network=0.1)
+        monitor.answers(
+            [EvaluationError("no forces")]
+            + [Forces(np.zeros((1, 3)), extras={"force_spread_max": s}) for s in spreads]
+        )
+        clock.now += 31.0
+        monitor.tick()
+        return log.read().splitlines()[-1]
+
+    assert "1 atoms, spread 0.5 eV/Å, ms:" in answered(0.2, 0.5, 0.1)
+    assert "1 atoms, spread 0.25 eV/Å, ms:" in answered(0.25)  # of this interval
+    assert "1 atoms, ms:" in answered()
 
 
 def test_a_flood_of_lines_is_cut_and_counted(clock, log):

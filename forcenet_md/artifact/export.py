@@ -95,7 +95,35 @@ def load_model(
     sha256 pins the file; trust skips the check of its program (never that of its hash).
     Raises ModelFileError, before anything in the file runs.
     """
-    found = archive.read(Path(path))
+    data, card = _checked(Path(path), trust, sha256)
+    try:
+        return torchscript.load_bytes(data, torch.device(device), dtype), card
+    except RuntimeError as e:
+        raise _not_loaded(path, e) from None
+
+
+def load_weights(
+    path: str | Path,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+) -> dict[str, torch.Tensor]:
+    """The folded weights of a model file by name, which its card's layout version fixes.
+
+    Checks and raises as `load_model` does.
+    """
+    data, _ = _checked(Path(path), trust, sha256)
+    try:
+        return torchscript.weights(data, torch.device(device), dtype)
+    except RuntimeError as e:
+        raise _not_loaded(path, e) from None
+
+
+def _checked(path: Path, trust: bool, sha256: str | None) -> tuple[bytes, Card]:
+    """What was checked is what is loaded: the archive is built anew from the checked members."""
+    found = archive.read(path)
     if sha256 is not None and sha256.lower() != found.card.sha256:
         raise ModelFileError(
             f"{path} has sha256 {found.card.sha256}, not {sha256}: it is another model than the"
@@ -103,12 +131,10 @@ def load_model(
         )
     if not trust:
         check_program(found.members, str(path))
-    # What was checked is what is loaded: the archive is built anew from the checked members.
-    data = archive.to_zip(found.members)
-    try:
-        module = torchscript.load_bytes(data, torch.device(device), dtype)
-    except RuntimeError as e:
-        raise ModelFileError(
-            f"{path} cannot be loaded by this torch ({torch.__version__}): {str(e).splitlines()[0]}"
-        ) from None
-    return module, found.card
+    return archive.to_zip(found.members), found.card
+
+
+def _not_loaded(path: str | Path, error: RuntimeError) -> ModelFileError:
+    return ModelFileError(
+        f"{path} cannot be loaded by this torch ({torch.__version__}): {str(error).splitlines()[0]}"
+    )

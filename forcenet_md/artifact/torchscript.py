@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from forcenet_md.models.interface import FLOOR_STAGE, STAGES
 
@@ -41,9 +41,19 @@ def load_bytes(data: bytes, device: torch.device, dtype: torch.dtype) -> torch.j
     The caller has checked the bytes (artifact/check.py): loading runs code in the file.
     """
     with _quiet():
-        module = torch.jit.load(io.BytesIO(data), map_location=device)
-        module = module.to(device=device, dtype=dtype).eval()
+        module = _load(data, device, dtype)
         kept = [*STAGES, "n_layers"]
         if hasattr(module, FLOOR_STAGE):  # files from before there was one have none
             kept.append(FLOOR_STAGE)
         return torch.jit.freeze(module, preserved_attrs=kept)
+
+
+def weights(data: bytes, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """By name, of checked bytes: a frozen module has none left."""
+    with _quiet():
+        return _load(data, device, dtype).state_dict()
+
+
+def _load(data: bytes, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
+    module = torch.jit.load(io.BytesIO(data), map_location=device)
+    return module.to(device=device, dtype=dtype).eval()

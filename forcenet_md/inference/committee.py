@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.artifact.card import Card
+from forcenet_md.artifact.export import load_weights
 from forcenet_md.errors import (
     EvaluationError,
     ForceNetError,
@@ -24,6 +26,7 @@ from forcenet_md.errors import (
     UnknownElementError,
 )
 from forcenet_md.graph.edges import Edges, keep_nearest
+from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.inference.batch import collate
 from forcenet_md.inference.evaluator import (
     ModelEvaluator,
@@ -33,8 +36,10 @@ from forcenet_md.inference.evaluator import (
 )
 from forcenet_md.inference.graph_evaluator import GraphEvaluator, MemberError, ModelSession, Part
 from forcenet_md.inference.interface import Capabilities, Request
-from forcenet_md.system import Forces
+from forcenet_md.inference.shared_basis import SharedBasis, can_share
+from forcenet_md.system import Forces, System
 
+PRECISION = {torch.float32: 1e-5, torch.float64: 1e-12}
 Graph = tuple[float, int | None]  # cutoff in Å, neighbour cap
 
 
@@ -78,6 +83,10 @@ class CommitteeEvaluator(GraphEvaluator):
         for k, member in enumerate(self.members):
             graph = (member.card.cutoff, member.card.neighbour_cap)
             self._graphs.setdefault(graph, []).append(k)
+        self.bases = {
+            graph: shared_basis([self.members[k] for k in indices], self.capabilities.numbers)
+            for graph, indices in self._graphs.items()
+        }
 
     def new_session(self) -> ModelSession:
         return ModelSession(self.capabilities.cutoff, None, self.members[0].max_edges)
@@ -96,9 +105,11 @@ class CommitteeEvaluator(GraphEvaluator):
         for graph, indices in self._graphs.items():
             own = [(numbers, self._seen(edges, len(numbers), graph)) for numbers, edges in parts]
             batch = collate(own, first.device, first.dtype)
+            shared = self.bases[graph]
+            bases = iter(()) if shared is None else shared(batch)
             for k in indices:
                 try:
-                    rows[k] = self.members[k].run_stages(batch)
+                    rows[k] = self.members[k].run_stages(batch, next(bases, None))
                 except (RuntimeError, MemoryError) as e:
                     raise MemberError(_who(self.members[k])) from e
         return np.stack(rows, axis=1)
@@ -133,6 +144,32 @@ class CommitteeEvaluator(GraphEvaluator):
                 "force_spread_mean": float(spread.mean()),
             },
         )
+
+
+def shared_basis(members: Sequence[ModelEvaluator], numbers: frozenset[int]) -> SharedBasis | None:
+    """Their bases at once, if that is possible and the members' own stage agrees; else None."""
+    cards = [member.card for member in members]
+    if len(members) < 2 or not can_share(cards):
+        return None
+    first = members[0]
+    weights = [
+        # its program has been checked when the member was loaded, and this is the same file
+        load_weights(m.path, m.device, m.dtype, trust=True, sha256=m.card.sha256)
+        for m in members
+    ]
+    shared = SharedBasis(cards, weights)
+    species = np.resize(sorted(numbers), 24)
+    rng = np.random.default_rng(0)
+    system = System.make(rng.uniform(-3.0, 3.0, (24, 3)), species, np.zeros((3, 3)), False)
+    batch = collate([(species, build_edges(system, cards[0].cutoff))], first.device, first.dtype)
+    for member, found in zip(members, shared(batch), strict=True):
+        with torch.inference_mode():
+            own = member.model.edge_basis(batch.species, batch.source, batch.target, batch.vector)
+        if own.shape != found.shape:
+            return None
+        if (found - own).abs().max() > PRECISION[first.dtype] * own.abs().max():
+            return None
+    return shared
 
 
 def committee_capabilities(paths: Sequence[Path], cards: Sequence[Card]) -> Capabilities:
