@@ -134,16 +134,18 @@ def check(
 
     console = Console(stderr=True)
     options, units = _options(elements, max_atoms), _units(units_length, units_force)
-    with tempfile.TemporaryDirectory(prefix="forcenet-check-") as folder:
-        with _progress(console) as progress:
-            manifest = compile_store(
-                sources,
-                Path(folder) / "check.h5",
-                options=options,
-                units=units,
-                skip_bad=True,
-                progress=progress,
-            )
+    with (
+        tempfile.TemporaryDirectory(prefix="forcenet-check-") as folder,
+        _progress(console) as progress,
+    ):
+        manifest = compile_store(
+            sources,
+            Path(folder) / "check.h5",
+            options=options,
+            units=units,
+            skip_bad=True,
+            progress=progress,
+        )
     _say(manifest, Console(), most=20)
     bad = sum(source.bad for source in manifest.sources)
     typer.echo(f"{manifest.frames} good frames, {bad} bad ones")

@@ -47,6 +47,7 @@ class Store:
         self.path = Path(path)
         self._file: h5py.File | None = None
         self._owner = 0
+        self._datasets: dict[str, tuple[h5py.Dataset, bool]] = {}
         self._columns: dict[str, NDArray[Any]] = {}
         self._offsets: NDArray[np.int64] = self._read("offsets", slice(None))
         self.manifest = self._read_manifest()
@@ -108,9 +109,10 @@ class Store:
         if self._file is not None and self._owner == os.getpid():
             self._file.close()
         self._file = None
+        self._datasets = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_columns": {}}
+        return {**self.__dict__, "_file": None, "_datasets": {}, "_columns": {}}
 
     def value(self, name: str, row: int) -> str | float:
         """One row of a column, without reading the others."""
@@ -123,19 +125,28 @@ class Store:
         if self._file is None or self._owner != os.getpid():
             self._file = _open_file(self.path)
             self._owner = os.getpid()
+            self._datasets = {}
         return self._file
 
     def _read(self, name: str, rows: slice, frame: int | None = None) -> Any:
         where = str(self.path) if frame is None else f"frame {frame} of {self.path}"
         try:
-            data = self._open()[name]
-            if data.dtype.kind == "O":
+            data, words = self._dataset(name)
+            if words:
                 return np.array([v.decode() for v in data[rows]], dtype=object)
             return data[rows]
         except (OSError, KeyError, UnicodeDecodeError):
             raise DataError(
                 f"{where} cannot be read, the store is damaged: compile it again from its sources."
             ) from None
+
+    def _dataset(self, name: str) -> tuple[h5py.Dataset, bool]:
+        """Looked up once: h5py takes longer to find it than to read a frame from it."""
+        file = self._open()
+        if name not in self._datasets:
+            data = file[name]
+            self._datasets[name] = data, data.dtype.kind == "O"
+        return self._datasets[name]
 
     def _read_manifest(self) -> Manifest:
         try:

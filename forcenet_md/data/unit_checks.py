@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import vesin
 from ase import Atoms, units
 from ase.data import covalent_radii
+from numpy.typing import NDArray
 
 from forcenet_md.data.labelled import Labelled
 from forcenet_md.data.manifest import Units as Declared
@@ -35,6 +38,7 @@ FORCES = {
     for length in ("angstrom", "bohr", "nm")
 }
 REACHES = (0.25, 0.5, 1.0, 2.0, 3.0)  # tried in turn: far ones are dear where units are wrong
+SMALL = 1000  # atoms of a frame whose pairs fit into memory, however near they are
 EARLY = 50  # frames after which a source is judged for the first time
 THIN = 50  # later only every so many frames are looked at
 TOO_NEAR, FAR = 0.25, 1.5
@@ -203,13 +207,22 @@ def nearest_ratio(frame: Labelled, reaches: Sequence[float]) -> float:
     """The smallest distance over the sum of the covalent radii of the two; infinite when none is
     within the last of `reaches` times the largest sum."""
     radii = covalent_radii[np.minimum(frame.numbers, len(covalent_radii) - 1)]
-    system = System(frame.positions, frame.numbers, frame.cell, frame.pbc)
     for reach in reaches:
         try:
-            edges = build_edges(system, float(2.0 * reach * radii.max()))
+            a, b, length = _pairs(frame, float(2.0 * reach * radii.max()))
         except StructureError:
             return 0.0  # more neighbours than there can be
-        if len(edges.source):
-            length = np.sqrt(np.square(edges.vector).sum(axis=1))
-            return float((length / (radii[edges.source] + radii[edges.target])).min())
+        if len(length):
+            return float((length / (radii[a] + radii[b])).min())
     return float("inf")
+
+
+def _pairs(frame: Labelled, reach: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Atoms (a, b) within reach Å of each other and their distances."""
+    if frame.pbc.all() and len(frame.numbers) <= SMALL:  # most frames; there may be millions
+        searcher = vesin.NeighborList(cutoff=reach, full_list=False, sorted=False, n_threads=1)
+        a, b, length = searcher.compute(frame.positions, frame.cell, frame.pbc, "ijd")
+        return a, b, length
+    system = System(frame.positions, frame.numbers, frame.cell, frame.pbc)
+    edges = build_edges(system, reach)
+    return edges.source, edges.target, np.sqrt(np.square(edges.vector).sum(axis=1))
