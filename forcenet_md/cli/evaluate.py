@@ -1,0 +1,201 @@
+"""forcenet-md evaluate: how good a model's forces are on labelled frames."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+
+    from forcenet_md.artifact.card import Card
+
+
+def evaluate(
+    data: Annotated[list[Path], typer.Argument(help="Labelled structures.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="An m.pt file, the name of a shipped model, or ase:NAME.",
+            show_default=False,
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the figures as JSON to a file.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for a page with plots (report.html).")
+    ] = None,
+    split_by: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the data: errors by its values too; may be repeated."),
+    ] = None,
+    free_only: Annotated[
+        bool,
+        typer.Option(help="No held atoms in errors by element and column, worst frames and plots."),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many frames, evenly spread.")
+    ] = None,
+    rotations: Annotated[
+        int,
+        typer.Option(min=0, help="Turns of a structure for the rotation instability; 0: none."),
+    ] = 4,
+    rotation_frames: Annotated[
+        int, typer.Option(min=1, help="Frames that are turned, at most.")
+    ] = 50,
+    axis: Annotated[
+        Literal["z", "so3"], typer.Option(help="Turned about z, or about any axis.")
+    ] = "z",
+    worst: Annotated[int, typer.Option(min=0, help="Frames with the largest errors to name.")] = 10,
+    into_card: Annotated[
+        bool,
+        typer.Option(
+            "--into-card",
+            help="Put the figures into the model file's card, in place of those in it.",
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+    dtype: Annotated[Literal["float32", "float64"], typer.Option()] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="Of torch on the cpu.")] = 1,
+    batch_atoms: Annotated[
+        int | None,
+        typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a model file whose program is refused.")
+    ] = False,
+) -> None:
+    """Evaluate a model's forces, as they are served, against labelled frames.
+
+    Ctrl-C ends with the figures of the frames evaluated until then.
+    """
+    from rich.console import Console
+
+    from forcenet_md.artifact.update import update_card
+    from forcenet_md.data.frames import check_output
+    from forcenet_md.evaluation.cases import AtomsCases
+    from forcenet_md.evaluation.report import write_report, write_text
+    from forcenet_md.evaluation.result import Model, for_card
+    from forcenet_md.evaluation.run import evaluate as run
+    from forcenet_md.evaluation.table import print_result
+    from forcenet_md.evaluation.totals import Settings
+    from forcenet_md.inference.load import load_evaluator, model_path
+    from forcenet_md.training.stop import on_interrupt
+
+    console = Console(stderr=True)
+    card = _card(model)
+    if rotations == 1:
+        raise typer.BadParameter(
+            "a spread needs two turns or more; 0 for none", param_hint="--rotations"
+        )
+    if into_card:
+        _check_card(model, card)
+    for path in (out, report and report / "report.html"):
+        if path:
+            check_output(path)
+    cases = AtomsCases.read(data)
+    evaluator = load_evaluator(model, device=device, threads=threads, dtype=dtype, trust=trust)
+    settings = Settings(
+        remove_net_force=bool(card and card.net_force_removed),
+        limit=limit,
+        split_by=tuple(dict.fromkeys(split_by or ())),
+        free_only=free_only,
+        rotations=rotations,
+        rotation_frames=rotation_frames,
+        axis=axis,
+        n_worst=worst,
+        batch_atoms=batch_atoms or (20_000 if device.startswith("cuda") else 1000),
+    )
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        console.print("ending with what is evaluated")
+
+    known = evaluator.capabilities
+    described = Model(name=known.name, spec=model, sha256=known.sha256, dtype=dtype)
+    with on_interrupt(interrupt), _progress(console) as show:
+        outcome = run(evaluator, cases, described, settings, show, lambda: interrupted)
+    result = outcome.result
+    text = result.model_dump_json(indent=2)
+    if as_json:
+        print(text)
+    print_result(result, console if as_json else Console())
+    if out:
+        write_text(out, text + "\n")
+        console.print(f"wrote {out}", soft_wrap=True)
+    if report:
+        page = write_report(report, outcome, card)
+        console.print(f"wrote {page}", soft_wrap=True)
+    if not result.complete:
+        raise typer.Exit(130)
+    if into_card:
+        path = model_path(model)
+        update_card(path, for_card(result), sha256=known.sha256)
+        console.print(
+            f"put the figures into the card of {path}; its sha256 ({known.sha256}) is over the"
+            " rest of the file and stays",
+            soft_wrap=True,
+        )
+
+
+def _card(model: str) -> Card | None:
+    from forcenet_md.artifact.archive import read
+    from forcenet_md.inference.load import model_path
+
+    return None if model.startswith("ase:") else read(model_path(model)).card
+
+
+def _check_card(model: str, card: Card | None) -> None:
+    from forcenet_md.artifact.update import check_writable
+    from forcenet_md.errors import ModelFileError
+    from forcenet_md.inference.load import SHIPPED, model_path
+
+    if card is None:
+        raise ModelFileError(f"{model} has no file and no card: leave --into-card away.")
+    path = model_path(model)
+    if path.resolve().parent == SHIPPED.resolve():
+        raise ModelFileError(
+            f"{model} is a shipped model and keeps its card: copy {path} and give the copy."
+        )
+    check_writable(path)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar in a terminal, nothing elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("evaluating", total=None)
+
+        def show(done: int, total: int) -> None:
+            what = "evaluating" if done < total else "last figures"
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield show

@@ -1,0 +1,120 @@
+"""What an evaluation found, as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forcenet_md.evaluation.errors import COSINE_FLOOR, THRESHOLD, Figures
+from forcenet_md.evaluation.result import Evaluation
+
+HEADER = ("", "atoms", "MAE", "RMSE", "mean |F|", "MAE/|F|", "cosine", "Δ|F|", "within")
+MAX_ROWS = 30  # of one column in a table; the JSON has them all
+
+
+def rows_of(result: Evaluation) -> Iterator[tuple[str, Figures | None]]:
+    """(name, figures) in the order of a table; a heading has no figures."""
+    yield "all atoms", result.all
+    if result.free and result.held:
+        yield "free atoms", result.free
+        yield "held atoms", result.held
+    yield f"by element{_counted(result)}", None
+    yield from result.by_element.items()
+    for column, groups in result.by.items():
+        yield f"by {column}{_counted(result)}", None
+        yield from list(groups.items())[:MAX_ROWS]
+
+
+def _counted(result: Evaluation) -> str:
+    return ", free atoms" if result.counted == "free" else ""
+
+
+def cells(figures: Figures | None) -> list[str]:
+    """The figures of a row of the table, eV/Å."""
+    if figures is None:
+        return [""] * (len(HEADER) - 1)
+    return [
+        str(figures.n_atoms),
+        f"{figures.mae:.4f}",
+        f"{figures.rmse:.4f}",
+        f"{figures.mean_abs_force:.4f}",
+        "–" if figures.relative is None else f"{100 * figures.relative:.2f} %",
+        "–" if figures.cosine is None else f"{figures.cosine:.4f}",
+        f"{figures.magnitude_error:.4f}",
+        f"{100 * figures.within:.1f} %",
+    ]
+
+
+def print_result(result: Evaluation, console: Console) -> None:
+    """The table and what stands around it."""
+    table = Table(title=title(result), title_justify="left", box=None, pad_edge=False)
+    for k, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if k else "left", no_wrap=k > 0, overflow="fold")
+    for name, figures in rows_of(result):
+        table.add_row(Text(name), *cells(figures))
+    console.print(table)
+    for line in remarks(result):
+        console.print(Text(line), soft_wrap=True)
+
+
+def title(result: Evaluation) -> str:
+    data = result.data
+    return f"{result.model.name}: {data.n_frames} frames, {data.n_atoms} atoms (eV/Å)"
+
+
+def remarks(result: Evaluation) -> Iterator[str]:
+    """Sentences for a person: what the figures are over, and the figures that are not a row."""
+    data, model = result.data, result.model
+    if not result.complete:
+        yield (
+            f"INTERRUPTED: the figures are over the first {data.n_frames} of {data.n_asked} frames."
+        )
+    elif data.n_asked < data.n_available:
+        yield f"{data.n_asked} of {data.n_available} frames, evenly spread."
+    for column, groups in result.by.items():
+        if len(groups) > MAX_ROWS:
+            yield f"The first {MAX_ROWS} of {len(groups)} values of {column}; the JSON has all."
+    if data.refused.n_frames:
+        yield (
+            f"{data.refused.n_frames} frames are NOT in the figures, as the model has no forces"
+            f" for them; the first: {data.refused.first[0]}"
+        )
+    yield (
+        f"MAE, RMSE, mean |F|: over components. Cosine: over atoms with |F| ≥ {COSINE_FLOOR} eV/Å."
+        " Δ|F|: error of a force's length. Within: atoms with every component within"
+        f" {THRESHOLD} eV/Å. Computed in {model.dtype}."
+    )
+    net = result.net_force
+    yield (
+        f"Net force: {net.labels} in the labels ({net.label_per_atom:.2g} eV/Å per atom);"
+        f" in the model {net.model}."
+    )
+    baseline = result.baseline
+    free = "" if baseline.mae_free is None else f", of free atoms {baseline.mae_free:.4f}"
+    sampled = "" if baseline.exact else f" (from {baseline.n_sampled} atoms drawn at random)"
+    yield f"Baseline, the median of each component: MAE {baseline.mae:.4f} eV/Å{free}{sampled}."
+    if result.frames_within is not None:
+        what = "free atom" if result.free else "atom"
+        yield f"Frames with every {what} within: {100 * result.frames_within:.1f} %."
+    if result.rotation:
+        turn = result.rotation
+        about = "z" if turn.axis == "z" else "any axis"
+        yield (
+            f"Rotation instability: {turn.standard_deviation:.2g} eV/Å (standard deviation over"
+            f" {turn.n_rotations} turns about {about}, {turn.n_frames} frames)."
+        )
+    if result.energy:
+        energy = result.energy
+        yield (
+            f"Energy: MAE {energy.mae:.4g} eV, {1000 * energy.mae_per_atom:.4g} meV per atom, over"
+            f" {energy.n_frames} frames."
+        )
+    for worst in result.worst[:3]:
+        yield (
+            f"Worst: frame {worst.frame} of {worst.source} ({worst.formula}): MAE {worst.mae:.4f}"
+            f" eV/Å; atom {worst.atom} ({worst.element}) is off by {worst.max_error:.3f} of"
+            f" {worst.max_force:.3f} eV/Å."
+        )
