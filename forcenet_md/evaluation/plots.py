@@ -31,16 +31,16 @@ FLOOR = 1e-6  # eV/Å: smaller errors are drawn as this, on logarithmic axes
 def plot_parity(path: Path, labels: Array, predicted: Array) -> None:
     """Density of predictions, and of their errors, over labels: components, [n_atoms, 3] eV/Å."""
     x, y = labels.ravel(), predicted.ravel()
-    reach, wide = _reach(np.concatenate([x, y])), _reach(y - x)
+    reach, wide, far = _reach(np.concatenate([x, y])), _reach(y - x), _reach(x)
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     parity, error = figure.subplots(1, 2)
     parity.plot([-reach, reach], [-reach, reach], color="black", lw=0.6, alpha=0.6)
     _density(parity, x, y, (-reach, reach, -reach, reach))
     parity.set(aspect="equal", ylabel="model (eV/Å)")
     error.axhline(0.0, color="black", lw=0.6, alpha=0.6)
-    bins = _density(error, x, y - x, (-reach, reach, -wide, wide))
+    bins = _density(error, x, y - x, (-far, far, -wide, wide))
     error.set(ylabel="model − label (eV/Å)")
-    outside = (np.abs(x) > reach) | (np.abs(y) > reach) | (np.abs(y - x) > wide)
+    outside = (np.abs(x) > min(reach, far)) | (np.abs(y) > reach) | (np.abs(y - x) > wide)
     if outside.any():
         figure.suptitle(f"{outside.mean():.2%} of the components lie outside", fontsize=9)
     for axes in (parity, error):
@@ -51,7 +51,7 @@ def plot_parity(path: Path, labels: Array, predicted: Array) -> None:
 
 def plot_histograms(path: Path, errors: Array, numbers: NDArray[np.int64]) -> None:
     """Distribution of the length of the error, a line for each element; errors [n_atoms] eV/Å."""
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     errors = np.maximum(errors, FLOOR)
     low, high = np.quantile(errors, 0.001) / 1.2, errors.max() * 1.2
@@ -71,7 +71,7 @@ def plot_histograms(path: Path, errors: Array, numbers: NDArray[np.int64]) -> No
     axes.set_ylabel("fraction of the element's atoms")
     if len(shown) < len(found):
         axes.set_title(f"the {len(shown)} most frequent of {len(found)} elements", fontsize=9)
-    axes.legend(fontsize=7, frameon=False, loc="upper left")
+    figure.legend(fontsize=7, frameon=False, loc="outside right upper")
     _save(figure, path)
 
 
@@ -116,12 +116,13 @@ def plot_structures(path: Path, pictures: Sequence[Picture]) -> None:
             atoms, axes, rotation="-80x,15y", radii=0.8,
             colors=colours.to_rgba(picture.error)[:, :3],
         )  # fmt: skip
-        name = f"frame {worst.frame} of {Path(worst.source).name}"
-        axes.set_title(
-            f"{_short(name)}\n{_short(worst.formula)}\nMAE {worst.mae:.3f}, worst {worst.element}"
-            f" {worst.max_error:.2f} of {worst.max_force:.2f} eV/Å",
-            fontsize=8,
+        lines = (
+            f"frame {worst.frame} of {Path(worst.source).name}",
+            worst.formula,
+            f"MAE {worst.mae:.3g} eV/Å",
+            f"{worst.element} {worst.atom}: off by {worst.max_error:.3g} of {worst.max_force:.3g}",
         )
+        axes.set_title("\n".join(_short(line) for line in lines), fontsize=8)
     for axes in panels:
         axes.set_axis_off()
     figure.colorbar(colours, ax=list(panels), label="length of the error (eV/Å)", shrink=0.7)
@@ -144,7 +145,7 @@ def _reach(components: Array) -> float:
     return 1.05 * (largest if largest < 3.0 * most else 1.5 * most) or 1.0
 
 
-def _short(text: str, most: int = 42) -> str:
+def _short(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -15,7 +15,7 @@ from forcenet_md.errors import DataError
 from forcenet_md.evaluation import plots
 from forcenet_md.evaluation.result import Evaluation
 from forcenet_md.evaluation.table import HEADER, cells, remarks, rows_of, title
-from forcenet_md.evaluation.totals import Outcome
+from forcenet_md.evaluation.totals import Outcome, Picture
 
 DRAWN = 6  # worst structures
 
@@ -87,9 +87,20 @@ def _draw(folder: Path, outcome: Outcome) -> list[tuple[Path, str]]:
         plots.plot_against_force(drawn[2][0], errors, np.linalg.norm(labels, axis=1))
     if outcome.pictures:
         worst = folder / "worst.png"
-        plots.plot_structures(worst, outcome.pictures[:DRAWN])
-        drawn.append((worst, "The frames with the largest mean error, seen from the side."))
+        plots.plot_structures(worst, _varied(outcome.pictures)[:DRAWN])
+        drawn.append((worst, "Worst frames, one of each formula first, seen from the side."))
     return drawn
+
+
+def _varied(pictures: Sequence[Picture]) -> list[Picture]:
+    """One of each formula first: the worst frames are often neighbours in one trajectory."""
+    seen: set[str] = set()
+    first: list[Picture] = []
+    rest: list[Picture] = []
+    for picture in pictures:
+        (rest if picture.worst.formula in seen else first).append(picture)
+        seen.add(picture.worst.formula)
+    return first + rest
 
 
 def _page(

@@ -21,38 +21,43 @@ def rows_of(result: Evaluation) -> Iterator[tuple[str, Figures | None]]:
     if result.free and result.held:
         yield "free atoms", result.free
         yield "held atoms", result.held
-    yield f"by element{_counted(result)}", None
+    yield "by element", None
     yield from result.by_element.items()
     for column, groups in result.by.items():
-        yield f"by {column}{_counted(result)}", None
+        yield f"by {column}", None
         yield from list(groups.items())[:MAX_ROWS]
-
-
-def _counted(result: Evaluation) -> str:
-    return ", free atoms" if result.counted == "free" else ""
 
 
 def cells(figures: Figures | None) -> list[str]:
     """The figures of a row of the table, eV/Å."""
     if figures is None:
         return [""] * (len(HEADER) - 1)
+    lengths = (figures.mae, figures.rmse, figures.mean_abs_force)
     return [
         str(figures.n_atoms),
-        f"{figures.mae:.4f}",
-        f"{figures.rmse:.4f}",
-        f"{figures.mean_abs_force:.4f}",
-        "–" if figures.relative is None else f"{100 * figures.relative:.2f} %",
+        *(_number(value) for value in lengths),
+        _relative(figures.relative),
         "–" if figures.cosine is None else f"{figures.cosine:.4f}",
-        f"{figures.magnitude_error:.4f}",
+        _number(figures.magnitude_error),
         f"{100 * figures.within:.1f} %",
     ]
 
 
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value < 100.0 else f"{value:.3g}"
+
+
+def _relative(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if value < 10.0 else "> 10 ×"
+
+
 def print_result(result: Evaluation, console: Console) -> None:
     """The table and what stands around it."""
-    table = Table(title=title(result), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=title(result), title_justify="left", box=None, padding=(0, 1, 0, 0))
     for k, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if k else "left", no_wrap=k > 0, overflow="fold")
+        table.add_column(name, justify="right" if k else "left", min_width=0 if k else 16)
     for name, figures in rows_of(result):
         table.add_row(Text(name), *cells(figures))
     console.print(table)
@@ -87,6 +92,8 @@ def remarks(result: Evaluation) -> Iterator[str]:
         " Δ|F|: error of a force's length. Within: atoms with every component within"
         f" {THRESHOLD} eV/Å. Computed in {model.dtype}."
     )
+    if result.counted == "free":
+        yield "By element and by column, and the worst frames: free atoms alone."
     net = result.net_force
     yield (
         f"Net force: {net.labels} in the labels ({net.label_per_atom:.2g} eV/Å per atom);"
