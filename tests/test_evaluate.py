@@ -256,7 +256,7 @@ def test_frames_without_forces_are_told_and_left_out(model: Path) -> None:
     assert "frame 2 of a.xyz" in result.data.refused.first[0]
     assert "does not know Fe" in result.data.refused.first[0]
     assert result.all == run(crystals(2), model).result.all
-    with pytest.raises(EvaluationError, match="for any frame: frame 0 of a.xyz.*Fe"):
+    with pytest.raises(EvaluationError, match=r"for any frame: frame 0 of a\.xyz.*Fe"):
         run([strange], model)
 
 

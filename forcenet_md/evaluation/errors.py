@@ -87,7 +87,10 @@ class Sums:
 
     def add(self, rows: Array, group: Index, frame: Index) -> None:
         """Add atoms: measures [n, 16], the group of each [n], the frame of each [n]."""
-        np.add.at(self.table, group, rows)
+        order = np.argsort(group, kind="stable")
+        found, first = np.unique(group[order], return_index=True)
+        if len(found):
+            self.table[found] += np.add.reduceat(rows[order], first)
         seen = np.unique(frame * len(self.table) + group) % len(self.table)
         self.n_frames += np.bincount(seen, minlength=len(self.table))
 
