@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, fcc111
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixCartesian
+from ase.constraints import FixAtoms
 from models import write_model
 from serving import LJ
 
 from forcenet_md import ForceNetCalculator
+from forcenet_md.data.labelled import fixed_atoms
+from forcenet_md.data.store import Frames, Store, StoreWriter
 from forcenet_md.errors import DataError, EvaluationError
-from forcenet_md.evaluation.cases import AtomsCases, evenly, held
+from forcenet_md.evaluation.cases import Cases, evenly
 from forcenet_md.evaluation.errors import Sample
 from forcenet_md.evaluation.result import Evaluation, Model
 from forcenet_md.evaluation.run import evaluate
@@ -50,14 +54,23 @@ def crystals(n: int = 5) -> list[Atoms]:
     return frames
 
 
-def cases_of(frames: Sequence[Atoms]) -> AtomsCases:
-    return AtomsCases(frames, [("a.xyz", k) for k in range(len(frames))])
+@contextmanager
+def cases_of(frames: Sequence[Atoms]) -> Iterator[Cases]:
+    """Through a store on disk, as all data goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        with StoreWriter(Path(folder) / "a.h5") as writer:
+            for k, atoms in enumerate(frames):
+                writer.append(atoms, "a.xyz", k)
+        opened = Frames([Store(Path(folder) / "a.h5")])
+        yield Cases(opened, ["a.xyz"])
+        opened.close()
 
 
 def run(frames: Sequence[Atoms], spec: str | Path, **settings: object) -> Outcome:
     evaluator = load_evaluator(str(spec), dtype="float64")
     given = {"rotations": 0} | settings
-    return evaluate(evaluator, cases_of(frames), MODEL, Settings(**given))
+    with cases_of(frames) as cases:
+        return evaluate(evaluator, cases, MODEL, Settings(**given))
 
 
 @pytest.fixture
@@ -118,7 +131,7 @@ def test_figures_equal_plain_loops(model: Path) -> None:
         (z, bool(fixed), atoms.info["temperature"], label, guess)
         for atoms, guess_of in zip(frames, guesses, strict=True)
         for z, fixed, label, guess in zip(
-            atoms.symbols, held(atoms), atoms.calc.results["forces"], guess_of, strict=True
+            atoms.symbols, fixed_atoms(atoms), atoms.calc.results["forces"], guess_of, strict=True
         )
     ]
 
@@ -160,12 +173,13 @@ def test_worst_frames_are_named_in_order(model: Path) -> None:
     ]
     outcome = run(frames, model, n_worst=3, batch_atoms=9)
     order = np.argsort(mae)[::-1][:3]
-    assert [worst.frame for worst in outcome.result.worst] == order.tolist()
+    assert [worst.row for worst in outcome.result.worst] == order.tolist()
     for worst, picture in zip(outcome.result.worst, outcome.pictures, strict=True):
-        atoms, guess = frames[worst.frame], guesses[worst.frame]
+        atoms, guess = frames[worst.row], guesses[worst.row]
         error = np.linalg.norm(guess - atoms.calc.results["forces"], axis=1)
-        assert worst.mae == pytest.approx(mae[worst.frame])
+        assert worst.mae == pytest.approx(mae[worst.row])
         assert (worst.atom, worst.max_error) == (error.argmax(), pytest.approx(error.max()))
+        assert worst.name == f"frame {worst.row} of a.xyz"
         assert worst.formula == atoms.get_chemical_formula()
         assert worst.element == atoms.symbols[worst.atom]
         np.testing.assert_allclose(picture.error, error)
@@ -178,7 +192,7 @@ def test_the_batch_does_not_matter(model: Path, batch_atoms: int) -> None:
     reference = run(frames, model).result
     result = run(frames, model, batch_atoms=batch_atoms).result
     assert result.all.mae == pytest.approx(reference.all.mae, rel=1e-12)
-    assert [w.frame for w in result.worst] == [w.frame for w in reference.worst]
+    assert [w.row for w in result.worst] == [w.row for w in reference.worst]
 
 
 @pytest.mark.parametrize("spec", ["ase:emt", LJ])
@@ -236,16 +250,7 @@ def test_free_only_leaves_held_atoms_out(model: Path) -> None:
     assert free.counted == "free"
     assert free.all == every.all
     assert sum(f.n_atoms for f in free.by_element.values()) == every.free.n_atoms
-    assert all(not held(frames[w.frame])[w.atom] for w in free.worst)
-
-
-def test_what_holds_atoms() -> None:
-    slab = fcc111("Cu", (2, 2, 3), vacuum=5.0)
-    assert not held(slab).any()
-    slab.arrays["fixed"] = np.array([1] * 4 + [0] * 8)
-    np.testing.assert_array_equal(held(slab), [True] * 4 + [False] * 8)
-    slab.set_constraint([FixAtoms([5]), FixCartesian([6]), FixCartesian([7], [1, 1, 0])])
-    np.testing.assert_array_equal(np.flatnonzero(held(slab)), [0, 1, 2, 3, 5, 6])
+    assert all(not fixed_atoms(frames[w.row])[w.atom] for w in free.worst)
 
 
 def test_frames_without_forces_are_told_and_left_out(model: Path) -> None:
@@ -266,21 +271,22 @@ def test_a_limit_takes_frames_evenly_spread(model: Path) -> None:
     frames = crystals()
     result = run(frames, model, limit=2).result
     assert (result.data.n_available, result.data.n_asked, result.data.n_frames) == (5, 2, 2)
-    assert {w.frame for w in result.worst} == {0, 2}
+    assert {w.row for w in result.worst} == {0, 2}
 
 
 def test_stopping_gives_the_figures_so_far(model: Path) -> None:
     frames = crystals()
     evaluator = load_evaluator(str(model), dtype="float64")
     seen: list[tuple[int, int]] = []
-    outcome = evaluate(
-        evaluator,
-        cases_of(frames),
-        MODEL,
-        Settings(batch_atoms=1),
-        progress=lambda done, total: seen.append((done, total)),
-        stopped=lambda: len(seen) == 2,
-    )
+    with cases_of(frames) as cases:
+        outcome = evaluate(
+            evaluator,
+            cases,
+            MODEL,
+            Settings(batch_atoms=1),
+            progress=lambda done, total: seen.append((done, total)),
+            stopped=lambda: len(seen) == 2,
+        )
     assert seen == [(1, 5), (2, 5)]
     assert not outcome.result.complete
     assert outcome.result.rotation is None

@@ -12,10 +12,11 @@ from ase.build import bulk, fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from models import write_model
+from test_evaluate import cases_of
 
 from forcenet_md import ForceNetCalculator
 from forcenet_md.errors import EvaluationError, ForceNetError
-from forcenet_md.evaluation.cases import AtomsCases, Case
+from forcenet_md.evaluation.cases import Case
 from forcenet_md.evaluation.result import Model
 from forcenet_md.evaluation.rotation import instability, random_turns
 from forcenet_md.evaluation.run import evaluate, predict
@@ -36,8 +37,8 @@ def frames() -> list[Atoms]:
 
 
 def cases() -> list[Case]:
-    all_of_them = AtomsCases(frames(), [("a", k) for k in range(3)])
-    return [all_of_them[k] for k in range(3)]
+    with cases_of(frames()) as opened:
+        return [opened[k] for k in range(3)]
 
 
 @pytest.mark.parametrize("axis", ["z", "so3"])
@@ -106,9 +107,9 @@ def test_frames_that_are_turned_are_few_and_evenly_spread(tmp_path: Path) -> Non
     write_model(tmp_path / "m.pt")
     evaluator = load_evaluator(str(tmp_path / "m.pt"))
     model = Model(name="m", spec="m", sha256=None, dtype="float32")
-    data = AtomsCases(frames() * 4, [("a", k) for k in range(12)])
     settings = Settings(rotations=2, rotation_frames=3)
-    rotation = evaluate(evaluator, data, model, settings).result.rotation
+    with cases_of(frames() * 4) as data:
+        rotation = evaluate(evaluator, data, model, settings).result.rotation
     assert rotation is not None
     assert (rotation.n_frames, rotation.n_rotations) == (3, 2)
     asked = 0
@@ -118,7 +119,8 @@ def test_frames_that_are_turned_are_few_and_evenly_spread(tmp_path: Path) -> Non
         asked += 1
         return asked > 1  # only once structures are turned
 
-    half = evaluate(evaluator, data, model, settings, stopped=stopped).result
+    with cases_of(frames() * 4) as data:
+        half = evaluate(evaluator, data, model, settings, stopped=stopped).result
     assert (half.rotation, half.complete, half.data.n_frames) == (None, False, 12)
 
 
@@ -129,6 +131,6 @@ def test_one_turn_has_no_spread_and_a_failure_is_named() -> None:
     def fails(batch: Sequence[Case]) -> list[Forces | ForceNetError]:
         return [EvaluationError("there is not enough memory.")] * len(batch)
 
-    with pytest.raises(EvaluationError, match="frame 0 of a, turned: there is not enough"):
+    with pytest.raises(EvaluationError, match="frame 0 of the data, turned: there is not enough"):
         instability(fails, cases(), 2)
     assert instability(fails, [], 2) is None

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.progress import Progress
 
     from forcenet_md.artifact.card import Card
 
@@ -82,7 +83,7 @@ def evaluate(
 
     from forcenet_md.artifact.update import update_card
     from forcenet_md.data.frames import check_output
-    from forcenet_md.evaluation.cases import AtomsCases
+    from forcenet_md.evaluation.cases import open_cases
     from forcenet_md.evaluation.report import write_report, write_text
     from forcenet_md.evaluation.result import Model, for_card
     from forcenet_md.evaluation.run import evaluate as run
@@ -102,8 +103,9 @@ def evaluate(
     for path in (out, report and report / "report.html"):
         if path:
             check_output(path)
-    cases = AtomsCases.read(data)
     evaluator = load_evaluator(model, device=device, threads=threads, dtype=dtype, trust=trust)
+    known = evaluator.capabilities
+    described = Model(name=known.name, spec=model, sha256=known.sha256, dtype=dtype)
     settings = Settings(
         remove_net_force=bool(card and card.net_force_removed),
         limit=limit,
@@ -122,10 +124,8 @@ def evaluate(
         interrupted = True
         console.print("ending with what is evaluated")
 
-    known = evaluator.capabilities
-    described = Model(name=known.name, spec=model, sha256=known.sha256, dtype=dtype)
-    with on_interrupt(interrupt), _progress(console) as show:
-        outcome = run(evaluator, cases, described, settings, show, lambda: interrupted)
+    with _progress(console) as bar, open_cases(data, bar.reading) as cases, on_interrupt(interrupt):
+        outcome = run(evaluator, cases, described, settings, bar.evaluating, lambda: interrupted)
     result = outcome.result
     text = result.model_dump_json(indent=2)
     if as_json:
@@ -171,9 +171,25 @@ def _check_card(model: str, card: Card | None) -> None:
     check_writable(path)
 
 
+class _Bar:
+    """Where an evaluation is, shown in a terminal."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self._bar = bar
+        self._task = bar.add_task("reading", total=None) if bar else None
+
+    def reading(self, _path: Path, frames: int, _done: int) -> None:
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=frames)
+
+    def evaluating(self, done: int, total: int) -> None:
+        if self._bar and self._task is not None:
+            what = "evaluating" if done < total else "last figures"
+            self._bar.update(self._task, completed=done, total=total, description=what)
+
+
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar in a terminal, nothing elsewhere."""
+def _progress(console: Console) -> Iterator[_Bar]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -183,19 +199,8 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     )
 
     if not console.is_terminal:
-        yield lambda done, total: None
+        yield _Bar(None)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("evaluating", total=None)
-
-        def show(done: int, total: int) -> None:
-            what = "evaluating" if done < total else "last figures"
-            bar.update(task, completed=done, total=total, description=what)
-
-        yield show
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*parts, TimeRemainingColumn(), console=console) as bar:
+        yield _Bar(bar)

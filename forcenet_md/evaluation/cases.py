@@ -1,20 +1,19 @@
-"""Labelled frames, one at a time, with what the figures are told apart by."""
+"""Labelled frames, read one at a time, as the evaluator is asked and judged by them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian
 from numpy.typing import NDArray
 
-from forcenet_md.data.frames import forces_of, read_frames
-from forcenet_md.errors import DataError, StructureError
+from forcenet_md.data.compiling import open_data
+from forcenet_md.data.store import Frames
+from forcenet_md.errors import DataError
 from forcenet_md.system import System
 
 MAX_VALUES = 1000  # of a column that figures are told apart by
@@ -24,100 +23,77 @@ MAX_VALUES = 1000  # of a column that figures are told apart by
 class Case:
     """A labelled frame.
 
-    source, frame: file and number in it (from 0). forces: [n_atoms, 3] eV/Å. energy: eV or None.
+    row: its number among all frames (from 0). forces: [n_atoms, 3] eV/Å. energy: eV or None.
     fixed: [n_atoms] bool, atoms that were held; False where nothing said so.
     """
 
-    source: str
-    frame: int
+    row: int
     system: System
     forces: NDArray[np.float64]
     energy: float | None
     fixed: NDArray[np.bool_]
 
 
-class Cases(Protocol):
-    """Labelled frames that are read when they are asked for."""
+class Cases:
+    """The frames of an evaluation; sources: what they are called in the result."""
 
-    sources: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int) -> Case: ...
-
-    def column(self, name: str) -> list[str]:
-        """What each frame says under a name, as text; '' where it says nothing. Raises DataError
-        for a name that no frame has."""
-
-
-class AtomsCases:
-    """Frames that are in memory."""
-
-    def __init__(self, frames: Sequence[Atoms], names: Sequence[tuple[str, int]]) -> None:
-        """names: (source, number in it) of each frame."""
+    def __init__(self, frames: Frames, sources: Sequence[str]) -> None:
         self._frames = frames
-        self._names = names
-        self.sources = tuple(dict.fromkeys(source for source, _ in names))
-
-    @classmethod
-    def read(cls, paths: Sequence[Path]) -> AtomsCases:
-        """Raises DataError for a file that cannot be read or has a frame without labels."""
-        frames: list[Atoms] = []
-        names: list[tuple[str, int]] = []
-        for path in paths:
-            found = read_frames(path, labelled=True)
-            frames += found
-            names += [(str(path), k) for k in range(len(found))]
-        return cls(frames, names)
+        self.sources = tuple(sources)
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def __getitem__(self, i: int) -> Case:
-        source, frame = self._names[i]
-        atoms = self._frames[i]
-        energy = atoms.calc.results.get("energy") if atoms.calc else None
+    def __getitem__(self, row: int) -> Case:
+        """Reads the frame. Raises DataError when the file is damaged there."""
+        frame = self._frames[row]
+        system = System(frame.positions, frame.numbers, frame.cell, frame.pbc)
+        return Case(row, system, frame.forces, frame.energy, frame.fixed)
+
+    def name(self, row: int) -> str:
+        """Where a frame was read, as `frame 12 of data.extxyz`."""
+        return self._frames.name(row)
+
+    def groups(self, column: str) -> tuple[list[str], NDArray[np.int64]]:
+        """The values of a column in order, as text ('' where a frame has none), and the number in
+        that list of each frame's value. Raises DataError for a column that makes no groups."""
+        values, number = np.unique(self._frames.column(column), return_inverse=True)
+        if len(values) > MAX_VALUES:
+            raise DataError(
+                f"column '{column}' has {len(values)} values: use one that puts frames into groups"
+                f" (at most {MAX_VALUES})."
+            )
+        return [_text(value) for value in values.tolist()], number.astype(np.int64)
+
+    def batches(self, rows: NDArray[np.int64], max_atoms: int) -> Iterator[list[Case]]:
+        """The cases of some rows, put together until there are max_atoms atoms."""
+        batch: list[Case] = []
+        n_atoms = 0
+        for row in rows.tolist():
+            batch.append(self[row])
+            n_atoms += batch[-1].system.n_atoms
+            if n_atoms >= max_atoms:
+                yield batch
+                batch, n_atoms = [], 0
+        if batch:
+            yield batch
+
+
+@contextmanager
+def open_cases(
+    sources: Sequence[Path], progress: Callable[[Path, int, int], None] | None = None
+) -> Iterator[Cases]:
+    """The frames of stores, read from where they are; other files are first compiled into stores
+    in a temporary folder, which goes with the block. progress: as of `compile_store`.
+
+    Raises DataError.
+    """
+    with tempfile.TemporaryDirectory(prefix="forcenet-evaluate-") as folder:
+        frames = Frames(open_data(sources, folder, progress))
         try:
-            system = System.from_ase(atoms)
-            forces = forces_of(atoms)
-        except (StructureError, DataError) as error:
-            raise DataError(f"frame {frame} of {source}: {error}") from None
-        return Case(
-            source, frame, system, forces, None if energy is None else float(energy), held(atoms)
-        )
-
-    def column(self, name: str) -> list[str]:
-        if not any(name in atoms.info for atoms in self._frames):
-            known = sorted({key for atoms in self._frames for key in atoms.info})
-            raise _no_column(name, known)
-        return [text(atoms.info[name]) if name in atoms.info else "" for atoms in self._frames]
-
-
-def held(atoms: Atoms) -> NDArray[np.bool_]:
-    """[n_atoms] bool: the array `fixed`, and what FixAtoms and a full FixCartesian hold."""
-    fixed = np.zeros(len(atoms), dtype=bool)
-    if "fixed" in atoms.arrays:
-        fixed |= np.asarray(atoms.arrays["fixed"]).reshape(len(atoms)).astype(bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms) or (
-            isinstance(constraint, FixCartesian) and np.all(constraint.mask)
-        ):
-            fixed[constraint.index] = True
-    return fixed
-
-
-def values_of(cases: Cases, column: str, rows: NDArray[np.int64]) -> tuple[list[str], list[int]]:
-    """The distinct values of a column in the rows, in order (numbers by size), and the number
-    (in that list) of each row's value. Raises DataError for a column with no groups."""
-    found = cases.column(column)
-    values = sorted({found[i] for i in rows}, key=_order)
-    if len(values) > MAX_VALUES:
-        raise DataError(
-            f"column '{column}' has {len(values)} values: use one that puts frames into groups"
-            f" (at most {MAX_VALUES})."
-        )
-    number = {value: k for k, value in enumerate(values)}
-    return values, [number[found[i]] for i in rows]
+            yield Cases(frames, [str(source) for source in sources])
+        finally:
+            frames.close()
 
 
 def evenly(n: int, limit: int | None) -> NDArray[np.int64]:
@@ -127,34 +103,9 @@ def evenly(n: int, limit: int | None) -> NDArray[np.int64]:
     return (np.arange(limit) * n) // limit
 
 
-def batches(
-    cases: Cases, rows: NDArray[np.int64], max_atoms: int
-) -> Iterator[list[tuple[int, Case]]]:
-    """(place in rows, case), read and put together until a batch has max_atoms atoms."""
-    batch: list[tuple[int, Case]] = []
-    for k, i in enumerate(rows):
-        batch.append((k, cases[int(i)]))
-        if sum(case.system.n_atoms for _, case in batch) >= max_atoms:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def text(value: object) -> str:
-    """A value of a column as text: numbers in short form."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _order(value: str) -> tuple[bool, float, str]:
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    return (True, 0.0, value) if isnan(number) else (False, number, value)
-
-
-def _no_column(name: str, known: Sequence[str]) -> DataError:
-    has = f"they have {', '.join(known)}" if known else "they have no columns"
-    return DataError(f"the frames have no column '{name}' to tell figures apart by: {has}.")
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    if value != value:
+        return ""
+    return f"{value:.0f}" if value == int(value) else f"{value:.12g}"

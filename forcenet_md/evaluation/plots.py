@@ -117,7 +117,7 @@ def plot_structures(path: Path, pictures: Sequence[Picture]) -> None:
             colors=colours.to_rgba(picture.error)[:, :3],
         )  # fmt: skip
         lines = (
-            f"frame {worst.frame} of {Path(worst.source).name}",
+            worst.name,
             worst.formula,
             f"MAE {worst.mae:.3g} eV/Å",
             f"{worst.element} {worst.atom}: off by {worst.max_error:.3g} of {worst.max_force:.3g}",
@@ -146,7 +146,8 @@ def _reach(components: Array) -> float:
 
 
 def _short(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """The head and the tail of a long text: of a path its end matters."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -126,7 +126,7 @@ def _page(
         ("frame", "atoms", "MAE", "worst atom", "its error", "its |F|"),
         (
             [
-                f"{w.source}, {w.frame}: {w.formula}",
+                f"{w.name}: {w.formula}",
                 str(w.n_atoms),
                 f"{w.mae:.4f}",
                 f"{w.element} {w.atom}",

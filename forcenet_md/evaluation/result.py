@@ -80,11 +80,12 @@ class Energy(BaseModel):
 
 
 class Worst(BaseModel):
-    """A frame with a large mean error. atom: number (from 0) of the atom with the largest error
+    """A frame with a large mean error. name: file and number in it; row: number in the data as a
+    whole. atom: number (from 0) of the atom with the largest error
     vector, whose length is max_error and whose label is max_force long; eV/Å."""
 
-    source: str
-    frame: int
+    name: str
+    row: int
     formula: str
     n_atoms: int
     mae: float

@@ -86,13 +86,13 @@ def turn(case: Case, matrix: Array) -> Case:
         case.system.cell @ matrix.T,
         case.system.pbc,
     )
-    return Case(case.source, case.frame, system, case.forces @ matrix.T, case.energy, case.fixed)
+    return Case(case.row, system, case.forces @ matrix.T, case.energy, case.fixed)
 
 
 def _forces(predict: Predict, cases: Sequence[Case]) -> list[Array]:
     found = []
     for case, answer in zip(cases, predict(cases), strict=True):
         if isinstance(answer, ForceNetError):
-            raise EvaluationError(f"frame {case.frame} of {case.source}, turned: {answer}")
+            raise EvaluationError(f"frame {case.row} of the data, turned: {answer}")
         found.append(answer.forces)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from forcenet_md.errors import DataError, EvaluationError, ForceNetError
-from forcenet_md.evaluation.cases import Case, Cases, batches, evenly
+from forcenet_md.evaluation.cases import Case, Cases, evenly
 from forcenet_md.evaluation.result import Model
 from forcenet_md.evaluation.rotation import Instability, instability
 from forcenet_md.evaluation.totals import Outcome, Settings, Totals
@@ -33,11 +33,11 @@ def evaluate(
     rows = evenly(len(cases), settings.limit)
     if not len(rows):
         raise DataError("there are no frames to evaluate: give a file with labelled structures.")
-    totals = Totals(cases, rows, settings)
+    totals = Totals(cases, settings)
     done = 0
     complete = True
-    for batch in batches(cases, rows, settings.batch_atoms):
-        totals.add(batch, predict(evaluator, [case for _, case in batch]))
+    for batch in cases.batches(rows, settings.batch_atoms):
+        totals.add(batch, predict(evaluator, batch))
         done += len(batch)
         progress(done, len(rows))
         if done < len(rows) and stopped():
@@ -47,7 +47,7 @@ def evaluate(
         raise EvaluationError(f"the model has no forces for any frame: {totals.refused.first[0]}")
     rotation = _rotation(evaluator, cases, totals, settings, stopped) if complete else None
     complete = complete and (rotation is not None or not settings.rotations)
-    return totals.outcome(model, cases, len(rows), complete, rotation)
+    return totals.outcome(model, len(rows), complete, rotation)
 
 
 def predict(evaluator: Evaluator, cases: Sequence[Case]) -> list[Forces | ForceNetError]:

@@ -121,7 +121,7 @@ def remarks(result: Evaluation) -> Iterator[str]:
         )
     for worst in result.worst[:3]:
         yield (
-            f"Worst: frame {worst.frame} of {worst.source} ({worst.formula}): MAE {worst.mae:.4f}"
+            f"Worst: {worst.name} ({worst.formula}): MAE {worst.mae:.4f}"
             f" eV/Å; atom {worst.atom} ({worst.element}) is off by {worst.max_error:.3f} of"
             f" {worst.max_force:.3f} eV/Å."
         )

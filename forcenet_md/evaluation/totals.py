@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -13,7 +14,7 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from forcenet_md.errors import ForceNetError
-from forcenet_md.evaluation.cases import Case, Cases, values_of
+from forcenet_md.evaluation.cases import Case, Cases
 from forcenet_md.evaluation.errors import ABS, ERROR_NORM, WITHIN, Sample, Sums, measures, starts
 from forcenet_md.evaluation.result import (
     Baseline,
@@ -77,10 +78,10 @@ class Outcome:
 class Totals:
     """All sums of one evaluation; `evaluated` are the rows that had forces, in order."""
 
-    def __init__(self, cases: Cases, rows: NDArray[np.int64], settings: Settings) -> None:
+    def __init__(self, cases: Cases, settings: Settings) -> None:
         self._settings = settings
-        self._rows = rows
-        self._columns = {name: values_of(cases, name, rows) for name in settings.split_by}
+        self._cases = cases
+        self._columns = {name: cases.groups(name) for name in settings.split_by}
         self._all, self._free_or_held = Sums(), Sums(2)
         self._elements = Sums(len(chemical_symbols))
         self._by = {name: Sums(len(values)) for name, (values, _) in self._columns.items()}
@@ -88,35 +89,35 @@ class Totals:
         self._within: list[int] = [0, 0]  # frames within the threshold, frames with free atoms
         self._energy = np.zeros(3)
         self._net_force = 0.0
-        self._worst: list[tuple[float, int, Picture]] = []
+        self._worst: list[tuple[float, int, Case, NDArray[np.float64]]] = []
         self._tie = count()
         self.n_energies = 0
-        self.evaluated: list[int] = []
+        self.evaluated = array("q")
         self.refused = Refused()
 
     @property
     def n_frames(self) -> int:
         return len(self.evaluated)
 
-    def add(
-        self, batch: Sequence[tuple[int, Case]], answers: Sequence[Forces | ForceNetError]
-    ) -> None:
-        good: list[tuple[int, Case, Forces]] = []
-        for (k, case), answer in zip(batch, answers, strict=True):
+    def add(self, cases: Sequence[Case], answers: Sequence[Forces | ForceNetError]) -> None:
+        good: list[Case] = []
+        forces: list[NDArray[np.float64]] = []
+        for case, answer in zip(cases, answers, strict=True):
             if isinstance(answer, ForceNetError):
                 self._refuse(case, answer)
             else:
-                good.append((k, case, answer))
-                self.evaluated.append(int(self._rows[k]))
+                good.append(case)
+                forces.append(answer.forces)
+                self.evaluated.append(case.row)
                 self._add_energy(case, answer)
+                self._net_force += float(np.linalg.norm(case.forces.mean(axis=0)))
         if good:
-            self._add_forces([k for k, _, _ in good], [c for _, c, _ in good],
-                             np.concatenate([a.forces for _, _, a in good]))  # fmt: skip
+            self._add_forces(good, np.concatenate(forces))
 
     def _refuse(self, case: Case, error: ForceNetError) -> None:
         self.refused.n_frames += 1
         if len(self.refused.first) < MAX_REASONS:
-            self.refused.first.append(f"frame {case.frame} of {case.source}: {error}")
+            self.refused.first.append(f"{self._cases.name(case.row)}: {error}")
 
     def _add_energy(self, case: Case, answer: Forces) -> None:
         if case.energy is not None and answer.energy is not None:
@@ -124,9 +125,7 @@ class Totals:
             self._energy += error, error**2, error / case.system.n_atoms
             self.n_energies += 1
 
-    def _add_forces(
-        self, places: Sequence[int], cases: Sequence[Case], predicted: NDArray[np.float64]
-    ) -> None:
+    def _add_forces(self, cases: Sequence[Case], predicted: NDArray[np.float64]) -> None:
         counts = [case.system.n_atoms for case in cases]
         first = starts(counts)
         frame = np.repeat(np.arange(len(cases)), counts)
@@ -145,68 +144,62 @@ class Totals:
         counted = ~held if self._settings.free_only else np.ones(len(rows), dtype=bool)
         self._elements.add(rows[counted], numbers[counted], frame[counted])
         for name, (_, value) in self._columns.items():
-            group = np.array([value[k] for k in places])[frame]
+            group = value[[case.row for case in cases]][frame]
             self._by[name].add(rows[counted], group[counted], frame[counted])
         atoms = np.column_stack([labels, predicted, numbers, held])
         self._sample.add(atoms)
-        for k, case in enumerate(cases):
-            here = slice(first[k], first[k] + counts[k])
-            self._add_worst(case, rows[here], labels[here], counted[here])
+        for case, part in zip(cases, np.split(np.arange(len(rows)), first[1:]), strict=True):
+            if counted[part].any():
+                self._add_worst(case, rows[part], counted[part])
 
     def _labels(self, case: Case) -> NDArray[np.float64]:
         net = case.forces.mean(axis=0)
-        self._net_force += float(np.linalg.norm(net))
         return case.forces - net if self._settings.remove_net_force else case.forces
 
     def _add_worst(
-        self,
-        case: Case,
-        rows: NDArray[np.float64],
-        labels: NDArray[np.float64],
-        counted: NDArray[np.bool_],
+        self, case: Case, rows: NDArray[np.float64], counted: NDArray[np.bool_]
     ) -> None:
-        if not counted.any():
-            return
         mae = float(rows[counted][:, ABS].mean())
-        full = len(self._worst) >= self._settings.n_worst
-        if self._settings.n_worst < 1 or (full and mae <= self._worst[0][0]):
-            return
-        error = np.where(counted, rows[:, ERROR_NORM], 0.0)
-        atom = int(error.argmax())
-        symbols = [chemical_symbols[z] for z in case.system.numbers]
-        worst = Worst(
-            source=case.source,
-            frame=case.frame,
-            formula=Formula.from_list(symbols).format("hill"),
-            n_atoms=len(symbols),
-            mae=mae,
-            atom=atom,
-            element=symbols[atom],
-            max_error=float(error[atom]),
-            max_force=float(np.linalg.norm(labels[atom])),
-        )
-        entry = (mae, -next(self._tie), Picture(worst, case.system, error))
-        (heapq.heappushpop if full else heapq.heappush)(self._worst, entry)
+        room = self._settings.n_worst - len(self._worst)
+        if self._settings.n_worst and (room or mae > self._worst[0][0]):
+            error = np.where(counted, rows[:, ERROR_NORM], 0.0)
+            entry = (mae, -next(self._tie), case, error)  # of equal ones the first is kept
+            (heapq.heappush if room else heapq.heappushpop)(self._worst, entry)
+
+    def _pictures(self) -> list[Picture]:
+        """The worst frame first."""
+        out = []
+        for mae, _, case, error in sorted(self._worst, key=lambda entry: entry[:2], reverse=True):
+            atom = int(error.argmax())
+            symbols = [chemical_symbols[z] for z in case.system.numbers]
+            worst = Worst(
+                name=self._cases.name(case.row),
+                row=case.row,
+                formula=Formula.from_list(symbols).format("hill"),
+                n_atoms=len(symbols),
+                mae=mae,
+                atom=atom,
+                element=symbols[atom],
+                max_error=float(error[atom]),
+                max_force=float(np.linalg.norm(self._labels(case)[atom])),
+            )
+            out.append(Picture(worst, case.system, error))
+        return out
 
     def outcome(
-        self,
-        model: Model,
-        cases: Cases,
-        n_asked: int,
-        complete: bool,
-        rotation: Instability | None,
+        self, model: Model, n_asked: int, complete: bool, rotation: Instability | None
     ) -> Outcome:
         every = self._all.figures()
         assert every is not None
         held = self._free_or_held.figures(1)
         elements = {chemical_symbols[z]: self._elements.figures(z) for z in range(1, 119)}
         removed = self._settings.remove_net_force
-        pictures = [entry[2] for entry in sorted(self._worst, key=lambda e: e[:2], reverse=True)]
+        pictures = self._pictures()
         result = Evaluation(
             model=model,
             data=Data(
-                sources=list(cases.sources),
-                n_available=len(cases),
+                sources=list(self._cases.sources),
+                n_available=len(self._cases),
                 n_asked=n_asked,
                 n_frames=self.n_frames,
                 n_atoms=every.n_atoms,
