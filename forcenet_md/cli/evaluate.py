@@ -125,6 +125,8 @@ def evaluate(
         console.print("ending with what is evaluated")
 
     with _progress(console) as bar, open_cases(data, bar.reading) as cases, on_interrupt(interrupt):
+        for remark in cases.remarks:
+            console.print(f"note: {remark}", markup=False, soft_wrap=True)
         outcome = run(evaluator, cases, described, settings, bar.evaluating, lambda: interrupted)
     result = outcome.result
     text = result.model_dump_json(indent=2)

@@ -50,6 +50,11 @@ class Cases:
         system = System(frame.positions, frame.numbers, frame.cell, frame.pbc)
         return Case(row, system, frame.forces, frame.energy, frame.fixed)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What was strange about the data when it was compiled."""
+        return [line for store in self._frames.stores for line in store.manifest.remarks]
+
     def name(self, row: int) -> str:
         """Where a frame was read, as `frame 12 of data.extxyz`."""
         return self._frames.name(row)
@@ -108,4 +113,4 @@ def _text(value: str | float) -> str:
         return value
     if value != value:
         return ""
-    return f"{value:.0f}" if value == int(value) else f"{value:.12g}"
+    return f"{value:.0f}" if value.is_integer() else f"{value:.12g}"

@@ -156,9 +156,7 @@ class Totals:
         net = case.forces.mean(axis=0)
         return case.forces - net if self._settings.remove_net_force else case.forces
 
-    def _add_worst(
-        self, case: Case, rows: NDArray[np.float64], counted: NDArray[np.bool_]
-    ) -> None:
+    def _add_worst(self, case: Case, rows: NDArray[np.float64], counted: NDArray[np.bool_]) -> None:
         mae = float(rows[counted][:, ABS].mean())
         room = self._settings.n_worst - len(self._worst)
         if self._settings.n_worst and (room or mae > self._worst[0][0]):
