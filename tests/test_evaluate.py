@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,10 @@ from forcenet_md.evaluation.errors import Sample
 from forcenet_md.evaluation.result import Evaluation, Model
 from forcenet_md.evaluation.run import evaluate
 from forcenet_md.evaluation.totals import Outcome, Settings
+from forcenet_md.inference.ase_evaluator import AseEvaluator
+from forcenet_md.inference.interface import Request
 from forcenet_md.inference.load import load_evaluator
+from forcenet_md.system import Forces
 
 MODEL = Model(name="m", spec="m", sha256=None, dtype="float64")
 
@@ -212,6 +216,7 @@ def test_an_exact_model_has_no_error(spec: str) -> None:
     assert result.all.mae < 1e-12
     assert result.all.cosine == pytest.approx(1.0)
     assert (result.all.within, result.frames_within) == (1.0, 1.0)
+    assert result.net_force.model == "kept"
     assert result.energy.mae < 1e-10
     assert result.energy.n_frames == len(frames)
     assert result.rotation.standard_deviation < 1e-12  # covariant by construction
@@ -240,6 +245,7 @@ def test_net_force_of_labels_goes_where_the_model_was_trained_so(tmp_path: Path)
     matches(kept.all, [f for label in labels for f in label], flat)
     matches(removed.all, [f for label in labels for f in label - label.mean(axis=0)], flat)
     assert (kept.net_force.labels, removed.net_force.labels) == ("kept", "removed")
+    assert kept.net_force.model == "removed where no atom is held"
     net = np.mean([np.linalg.norm(label.mean(axis=0)) for label in labels])
     assert removed.net_force.label_per_atom == pytest.approx(net)
 
@@ -351,3 +357,38 @@ def test_emt_labels_against_a_network_are_far_off(model: Path) -> None:
     result = run(frames, model).result
     assert result.energy is None  # the network has none
     assert result.all.mae > 0.5 * result.baseline.mae
+
+
+class Noise:
+    """An evaluator that costs nothing."""
+
+    capabilities = AseEvaluator("ase:lj").capabilities
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+
+    def new_session(self) -> None:
+        return None
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Forces]:
+        return [Forces(self._rng.normal(size=(r.system.n_atoms, 3))) for r in requests]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """Four times the atoms, beyond what the sample holds; 128 bytes an atom would show."""
+    atoms = labelled(bulk("Cu", cubic=True) * (5, 5, 5))
+    with StoreWriter(tmp_path / "a.h5") as writer:
+        for _ in range(20):
+            writer.append(atoms)
+    store = Store(tmp_path / "a.h5")
+    peaks = []
+    for n_frames in (500, 500, 2000):  # the first fills what is kept anyway
+        frames = Frames([store], np.arange(n_frames) % 20)
+        tracemalloc.start()
+        outcome = evaluate(Noise(), Cases(frames, ["a"]), MODEL, Settings(rotations=0))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert outcome.result.all.n_atoms == 1_000_000
+    assert not outcome.result.baseline.exact
+    assert peaks[2] < peaks[1] + 5_000_000

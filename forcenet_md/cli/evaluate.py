@@ -135,10 +135,10 @@ def evaluate(
     print_result(result, console if as_json else Console())
     if out:
         write_text(out, text + "\n")
-        console.print(f"wrote {out}", soft_wrap=True)
+        console.print(f"wrote {out}", markup=False, soft_wrap=True)
     if report:
         page = write_report(report, outcome, card)
-        console.print(f"wrote {page}", soft_wrap=True)
+        console.print(f"wrote {page}", markup=False, soft_wrap=True)
     if not result.complete:
         raise typer.Exit(130)
     if into_card:
@@ -147,6 +147,7 @@ def evaluate(
         console.print(
             f"put the figures into the card of {path}; its sha256 ({known.sha256}) is over the"
             " rest of the file and stays",
+            markup=False,
             soft_wrap=True,
         )
 

@@ -53,10 +53,11 @@ class Data(BaseModel):
 
 
 class NetForce(BaseModel):
-    """labels: what was done with the labels; model: with the predictions; label_per_atom: eV/Å."""
+    """labels: what was done with the labels; model: with the predictions, as on every route
+    that serves it; label_per_atom: see DEFINITIONS, eV/Å."""
 
     labels: Literal["removed", "kept"]
-    model: str
+    model: Literal["removed", "kept", "removed where no atom is held"]
     label_per_atom: float
 
 

@@ -33,7 +33,7 @@ def evaluate(
     rows = evenly(len(cases), settings.limit)
     if not len(rows):
         raise DataError("there are no frames to evaluate: give a file with labelled structures.")
-    totals = Totals(cases, settings)
+    totals = Totals(cases, settings, evaluator.capabilities.conservative)
     done = 0
     complete = True
     for batch in cases.batches(rows, settings.batch_atoms):

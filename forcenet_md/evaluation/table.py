@@ -96,8 +96,8 @@ def remarks(result: Evaluation) -> Iterator[str]:
         yield "By element and by column, and the worst frames: free atoms alone."
     net = result.net_force
     yield (
-        f"Net force: {net.labels} in the labels ({net.label_per_atom:.2g} eV/Å per atom);"
-        f" in the model {net.model}."
+        f"Net force: {net.labels} in the labels ({net.label_per_atom:.2g} eV/Å per atom),"
+        f" {net.model} in the predictions."
     )
     baseline = result.baseline
     free = "" if baseline.mae_free is None else f", of free atoms {baseline.mae_free:.4f}"

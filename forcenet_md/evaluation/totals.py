@@ -78,8 +78,9 @@ class Outcome:
 class Totals:
     """All sums of one evaluation; `evaluated` are the rows that had forces, in order."""
 
-    def __init__(self, cases: Cases, settings: Settings) -> None:
+    def __init__(self, cases: Cases, settings: Settings, conservative: bool) -> None:
         self._settings = settings
+        self._conservative = conservative
         self._cases = cases
         self._columns = {name: cases.groups(name) for name in settings.split_by}
         self._all, self._free_or_held = Sums(), Sums(2)
@@ -191,7 +192,6 @@ class Totals:
         assert every is not None
         held = self._free_or_held.figures(1)
         elements = {chemical_symbols[z]: self._elements.figures(z) for z in range(1, 119)}
-        removed = self._settings.remove_net_force
         pictures = self._pictures()
         result = Evaluation(
             model=model,
@@ -204,11 +204,7 @@ class Totals:
                 refused=self.refused,
             ),
             complete=complete,
-            net_force=NetForce(
-                labels="removed" if removed else "kept",
-                model="always removed" if removed else "as served: kept where atoms are held",
-                label_per_atom=self._net_force / self.n_frames,
-            ),
+            net_force=self._net_forces(),
             all=every,
             free=self._free_or_held.figures(0) if held else None,
             held=held,
@@ -229,6 +225,15 @@ class Totals:
             worst=[picture.worst for picture in pictures],
         )
         return Outcome(result, self._sample, pictures)
+
+    def _net_forces(self) -> NetForce:
+        """As `_labels` treats the labels, and the evaluators the predictions."""
+        mean = self._net_force / self.n_frames
+        if self._settings.remove_net_force:
+            return NetForce(labels="removed", model="removed", label_per_atom=mean)
+        if self._conservative:
+            return NetForce(labels="kept", model="kept", label_per_atom=mean)
+        return NetForce(labels="kept", model="removed where no atom is held", label_per_atom=mean)
 
     def _energies(self) -> Energy | None:
         if not self.n_energies:
