@@ -181,7 +181,7 @@ class _Bar:
         self._bar = bar
         self._task = bar.add_task("reading", total=None) if bar else None
 
-    def reading(self, _path: Path, frames: int, _done: int) -> None:
+    def reading(self, _name: str, frames: int, *_sources: int) -> None:
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=frames)
 

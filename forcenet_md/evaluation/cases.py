@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from forcenet_md.data.compiling import open_data
+from forcenet_md.data.compiling import Progress, open_data
 from forcenet_md.data.store import Frames
 from forcenet_md.errors import DataError
 from forcenet_md.system import System
@@ -85,9 +85,7 @@ class Cases:
 
 
 @contextmanager
-def open_cases(
-    sources: Sequence[Path], progress: Callable[[Path, int, int], None] | None = None
-) -> Iterator[Cases]:
+def open_cases(sources: Sequence[Path], progress: Progress | None = None) -> Iterator[Cases]:
     """The frames of stores, read from where they are; other files are first compiled into stores
     in a temporary folder, which goes with the block. progress: as of `compile_store`.
 
