@@ -41,7 +41,10 @@ def evaluate(
     ] = None,
     free_only: Annotated[
         bool,
-        typer.Option(help="No held atoms in errors by element and column, worst frames and plots."),
+        typer.Option(
+            "--free-only",
+            help="No held atoms in errors by element and column, worst frames and plots.",
+        ),
     ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many frames, evenly spread.")
