@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from training_runs import crystal, write_labelled
 
 from forcenet_md.engines.plugin_build import build, installed_target
 
@@ -13,3 +14,10 @@ from forcenet_md.engines.plugin_build import build, installed_target
 def plugin() -> Path:
     """The LAMMPS plugin where every `lmp` of this environment finds it; built once."""
     return build(installed_target())
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames of Cu–Au labelled with EMT, each a trajectory of its own."""
+    path = tmp_path_factory.mktemp("frames") / "labelled.extxyz"
+    return write_labelled(path, [crystal(seed) for seed in range(12)])

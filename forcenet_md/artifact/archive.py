@@ -15,6 +15,8 @@ from forcenet_md.artifact.card import FORMAT_VERSION, Card, make_card
 from forcenet_md.errors import ModelFileError
 
 CARD = "extra/forcenet_card.json"
+# The weights as they were trained; hashed like every member, no part of the program.
+TRAINABLE = "extra/trainable"
 ROOT = "archive/"
 # Names of the builder's source files, and a random id: neither is needed to load.
 DROPPED = (".debug_pkl", "serialization_id")

@@ -15,6 +15,7 @@ from forcenet_md.artifact import archive, torchscript
 from forcenet_md.artifact.card import Card, make_card
 from forcenet_md.artifact.check import check_program
 from forcenet_md.artifact.fold import LAYOUT, fold
+from forcenet_md.artifact.trainable import pack
 from forcenet_md.errors import ModelFileError
 from forcenet_md.models.elements import check_elements
 from forcenet_md.models.forcenet import ForceNet
@@ -34,7 +35,7 @@ def export_model(
     notes: str = "",
     net_force_removed: bool = False,
 ) -> Card:
-    """Fold, script and write a ForceNet with its card.
+    """Fold, script and write a ForceNet with its card, and its trainable weights beside it.
 
     numbers: the atomic numbers it was trained on (others are refused when it is used)
     training_data: description, licence, citation
@@ -74,7 +75,7 @@ def export_model(
     )
     members = archive.strip(torchscript.script_bytes(fold(model, z)))
     check_program(members, str(path))
-    return archive.write(Path(path), members, card)
+    return archive.write(Path(path), members | {archive.TRAINABLE: pack(model)}, card)
 
 
 def read_card(path: str | Path) -> Card:
@@ -129,9 +130,10 @@ def _checked(path: Path, trust: bool, sha256: str | None) -> tuple[bytes, Card]:
             f"{path} has sha256 {found.card.sha256}, not {sha256}: it is another model than the"
             " one asked for."
         )
+    program = {name: data for name, data in found.members.items() if name != archive.TRAINABLE}
     if not trust:
-        check_program(found.members, str(path))
-    return archive.to_zip(found.members), found.card
+        check_program(program, str(path))
+    return archive.to_zip(program), found.card
 
 
 def _not_loaded(path: str | Path, error: RuntimeError) -> ModelFileError:

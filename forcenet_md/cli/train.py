@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The YAML file of the run.", show_default=False)],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="The YAML file of the run, or tiny, small, forcenet, forcenet-large.",
+            show_default=False,
+        ),
+    ],
     override: Annotated[
         list[str] | None,
         typer.Argument(help="key=value in its place, as training.steps=100.", show_default=False),
@@ -24,32 +30,44 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the run's folder.")
     ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Start from the weights of a model file or a checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a ForceNet; Ctrl-C leaves a checkpoint to go on from with --resume."""
     from rich.console import Console
 
     from forcenet_md.errors import DataError
-    from forcenet_md.training.config import load_config
+    from forcenet_md.training.config_file import load_config
     from forcenet_md.training.finish import check_outputs, export
     from forcenet_md.training.loop import Trainer
     from forcenet_md.training.stop import on_interrupt
 
-    settings = load_config(config, override or [])
+    overrides = [*(override or []), *([f"training.initial={start}"] if start else [])]
+    settings = load_config(config, overrides)
     check_outputs(settings)
-    console = Console(stderr=True)
-    console.print("reading frames and building graphs")
     trainer = Trainer(settings)
+    # With several devices each process comes here; the first one speaks.
+    first = trainer.fabric.is_global_zero
+    console = Console(stderr=True, quiet=not first)
     if resume:
         trainer.resume()
-        if trainer.fraction >= 1.0:
+        if trainer.done:
             console.print(f"{_used(trainer)}: the model is exported as it is", soft_wrap=True)
     elif trainer.checkpoint.is_file():
         raise DataError(
             f"{trainer.checkpoint} is there from an earlier run: go on from it with --resume, or"
             " give another folder=…"
         )
+    for note in trainer.data.notes:
+        console.print(note, soft_wrap=True)
     console.print(
-        f"{len(trainer.train.frames)} training and {len(trainer.validation.frames)} validation"
+        f"{len(trainer.data.train)} training and {len(trainer.data.validation)} validation"
         f" frames, {sum(p.numel() for p in trainer.model.parameters())} parameters"
     )
 
@@ -62,21 +80,28 @@ def train(
         console.print(
             f"stopped after {trainer.step} steps; go on with --resume from {trainer.checkpoint}"
         )
-        raise typer.Exit(130)
-    card = export(trainer)
-    errors = card.test_errors
-    if "relative" in errors:
-        console.print(
-            f"{errors['held_out']} error {errors['force_mae']:.4f} eV/Å,"
-            f" {100 * errors['relative']:.2f} % of mean |F|"
-        )
-    console.print(f"wrote {settings.output}")
+        raise typer.Exit(130 if first else 0)
+    if trainer.stopped_early:
+        console.print(f"no better validation in {trainer.since_best}: stopped early")
+    if first:
+        card = export(trainer)
+        errors = card.test_errors
+        if "relative" in errors:
+            console.print(
+                f"{errors['held_out']} error {errors['force_mae']:.4f} eV/Å,"
+                f" {100 * errors['relative']:.2f} % of mean |F|"
+            )
+        console.print(f"wrote {settings.output}")
 
 
 def _used(trainer: Trainer) -> str:
     budget = trainer.config.training
+    if trainer.stopped_early:
+        return "the run had stopped early"
     if budget.steps is not None:
         return f"the budget is already used up ({trainer.step} of {budget.steps} steps)"
+    if budget.epochs is not None:
+        return f"the budget is already used up ({budget.epochs:g} epochs)"
     return f"the budget is already used up ({trainer.seconds:.0f} of {budget.seconds:.0f} seconds)"
 
 
@@ -85,7 +110,7 @@ def _run(trainer: Trainer, console: Console) -> bool:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    if not console.is_terminal:
+    if console.quiet or not console.is_terminal:
         return trainer.run(_reporter(lambda text: console.print(text, soft_wrap=True)))
     columns = (
         TextColumn("step {task.fields[step]}"),
@@ -115,8 +140,16 @@ def _reporter(write: Callable[[str], None]) -> Callable[[Progress], None]:
             error = progress.validation
             write(
                 f"step {progress.step} ({100 * progress.fraction:.0f} %,"
-                f" {progress.seconds:.0f} s): validation {error.mae:.4f} eV/Å,"
-                f" {100 * error.relative:.2f} %"
+                f" {_duration(progress.seconds)}, {_duration(progress.remaining)} to go):"
+                f" validation {error.mae:.4f} eV/Å, {100 * error.relative:.2f} %"
             )
 
     return report
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

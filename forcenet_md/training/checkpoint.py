@@ -11,7 +11,7 @@ import torch
 
 from forcenet_md.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -1,17 +1,17 @@
-"""The configuration of one training run: a YAML file, checked key by key."""
+"""The configuration of one training run: what may be set, and what it must be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from forcenet_md.errors import DataError
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
+
+NOT_STATED = "not stated"
 
 
 class _Section(BaseModel):
@@ -21,20 +21,24 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Labelled frames. A file may be given once or as a list.
 
-    validation_fraction: share of the groups (`group_by`, a column of info) that is held out and
-        watched during training; frames without the column are a group each
-    max_force: frames with a larger |F| (eV/Å) are left out of the training
+    validation_fraction: share of the groups (`group_by`, a column of the frames) that is held out
+        and watched during training; frames without the column are a group each
+    validation_frames: at most so many of them are watched
+    max_force: frames with a larger |F| (eV/Å) are left out of the training; none: no limit
     remove_net_force: per-structure mean taken out of labels and predictions, as the server does
     error_by: columns by whose values the test errors are also given
+    workers: processes that read frames and build graphs; 0: the training process does it
     """
 
     train: list[Path] = Field(min_length=1)
     test: list[Path] = []
-    validation_fraction: float = Field(0.03, ge=0.0, lt=1.0)
+    validation_fraction: float = Field(default=0.03, ge=0.0, lt=1.0)
+    validation_frames: int = Field(default=1000, gt=0)
     group_by: str = "trajectory"
-    max_force: float = Field(60.0, gt=0.0)
+    max_force: float | None = Field(default=60.0, gt=0.0)
     remove_net_force: bool = True
     error_by: list[str] = ["temperature"]
+    workers: int = Field(default=0, ge=0)
 
     @field_validator("train", "test", mode="before")
     @classmethod
@@ -42,45 +46,117 @@ class DataConfig(_Section):
         return [value] if isinstance(value, str | Path) else value
 
 
+class AugmentationConfig(_Section):
+    """What each frame goes through before the network sees it; new in every epoch.
+
+    rotations: so3 (all), z (about z) or none
+    inversion: half of the frames are inverted
+    noise: standard deviation (Å, per component) of the displacement of the atoms that are not
+        fixed; 0: none
+    noise_share: share of the frames that are displaced
+    restore: eV/Å²; the label of a displaced atom is its force in the frame less restore ×
+        displacement, so that the network learns to pull it back (Godwin et al., arXiv 2106.07971)
+    """
+
+    rotations: Literal["so3", "z", "none"] = "so3"
+    inversion: bool = True
+    noise: float = Field(default=0.0, ge=0.0)
+    noise_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    restore: float = Field(default=0.0, ge=0.0)
+
+
+class LossConfig(_Section):
+    """The loss is Σ w·error / Σ w over the atoms of a batch, on all processes together.
+
+    kind: l1 (mean over components of |ΔF|), l2 (‖ΔF‖ of an atom) or huber (per component)
+    huber_delta: eV/Å; quadratic below, linear above
+    fixed_weight: weight of an atom that was held in the calculation (the paper: 0.05)
+    element_weights: by symbol; 1 for the others
+    frame_weight: column of the frames with a weight for each
+    """
+
+    kind: Literal["l1", "l2", "huber"] = "l1"
+    huber_delta: float = Field(default=0.1, gt=0.0)
+    fixed_weight: float = Field(default=1.0, ge=0.0)
+    element_weights: dict[str, float] = {}
+    frame_weight: str | None = None
+
+    @field_validator("element_weights")
+    @classmethod
+    def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        for symbol, weight in value.items():
+            if symbol not in atomic_numbers or symbol == "X":
+                raise ValueError(f"'{symbol}' is no element")
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(f"the weight of {symbol} must be a number that is not negative")
+        return value
+
+
 class TrainingConfig(_Section):
     """The recipe.
 
-    seconds, steps: the budget; give one. The learning rate falls along a cosine from
-        learning_rate to final_learning_rate over it.
-    average: decay of the weight average that is exported
-    rotations: so3 (all, with inversion), z (about z) or none
+    steps, epochs, seconds: the budget; give one
+    batch: frames of a step, on all processes together; or
+    batch_edges: frames are taken until they have so many edges
+    schedule: of the learning rate over the budget (training/schedule.py)
+    warmup: share of the budget in which the learning rate grows to its value
+    average: decay of the weight average that is validated and exported
+    clip: largest norm of the gradient
+    validations: how often the validation frames are looked at, over the budget
+    patience: stop after so many validations without a better one; none: never
     bfloat16: share of the budget, from its start, in which the products over edges are taken in
         bfloat16 (twice their speed on processors with the instructions, slower on others)
-    initial: a checkpoint whose averaged weights are the start (warm start)
+    precision: bf16-mixed, 16-mixed: products over edges in that precision throughout
+    devices, nodes, accelerator: as in Lightning Fabric; several devices share each batch
+    initial: a checkpoint or a model file whose (averaged) weights are the start
     """
 
-    seconds: float | None = Field(None, gt=0.0)
-    steps: int | None = Field(None, gt=0)
-    batch: int = Field(2, gt=0)
-    learning_rate: float = Field(2e-3, gt=0.0)
-    final_learning_rate: float = Field(5e-5, ge=0.0)
-    clip: float = Field(10.0, gt=0.0)
-    average: float = Field(0.999, ge=0.0, lt=1.0)
-    rotations: Literal["so3", "z", "none"] = "so3"
-    bfloat16: float = Field(0.0, ge=0.0, le=1.0)
-    threads: int = Field(1, gt=0)
-    checkpoint_seconds: float = Field(60.0, gt=0.0)
+    seconds: float | None = Field(default=None, gt=0.0)
+    steps: int | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0.0)
+    batch: int | None = Field(default=None, gt=0)
+    batch_edges: int | None = Field(default=None, gt=0)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    learning_rate: float = Field(default=2e-3, gt=0.0)
+    final_learning_rate: float = Field(default=5e-5, ge=0.0)
+    schedule: Literal["cosine", "constant", "paper"] = "cosine"
+    warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip: float = Field(default=10.0, gt=0.0)
+    average: float = Field(default=0.999, ge=0.0, lt=1.0)
+    validations: int = Field(default=50, gt=0)
+    patience: int | None = Field(default=None, gt=0)
+    bfloat16: float = Field(default=0.0, ge=0.0, le=1.0)
+    threads: int = Field(default=1, gt=0)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
+    devices: int = Field(default=1, gt=0)
+    nodes: int = Field(default=1, gt=0)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    checkpoint_seconds: float = Field(default=60.0, gt=0.0)
+    log_every: int = Field(default=20, gt=0)
+    tensorboard: bool = False
     initial: Path | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:
-        if (self.seconds is None) == (self.steps is None):
-            raise ValueError("give a budget as either seconds or steps")
+        if sum(x is not None for x in (self.seconds, self.steps, self.epochs)) != 1:
+            raise ValueError("give a budget as one of steps, epochs and seconds")
+        if self.batch is not None and self.batch_edges is not None:
+            raise ValueError("give either batch (frames) or batch_edges")
+        if self.batch is None and self.batch_edges is None:
+            self.batch = 2
+        if self.weight_decay > 0.0 and self.optimizer == "adam":
+            raise ValueError("weight_decay needs optimizer: adamw")
         return self
 
 
 class CardConfig(_Section):
     """What the model file says of itself and nobody can compute."""
 
-    name: str = Field("model", pattern=r"^[A-Za-z0-9._-]+$")
-    description: str = Field(min_length=1)
-    licence: str = Field(min_length=1)
-    citation: str = Field(min_length=1)
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    description: str | None = Field(default=None, min_length=1)
+    licence: str = Field(default=f"licence {NOT_STATED}", min_length=1)
+    citation: str = Field(default=f"citation {NOT_STATED}", min_length=1)
     notes: str = ""
 
 
@@ -88,22 +164,30 @@ class Config(_Section):
     """One training run.
 
     model: settings of ForceNetConfig
-    folder: where the checkpoint and the log go
+    folder: where checkpoints, logs and compiled data go
     output: the model file
+    export: the weights of the best validation, or the last; the last where there is no validation
     card: of the training data, for the model file
     """
 
-    seed: int = 1
-    folder: Path
+    seed: int = Field(default=1, ge=0)
+    folder: Path = Path("run")
     output: Path = Path("m.pt")
+    export: Literal["best", "last"] = "best"
     data: DataConfig
     model: dict[str, Any] = {}
+    augmentation: AugmentationConfig = AugmentationConfig()
+    loss: LossConfig = LossConfig()
     training: TrainingConfig
-    card: CardConfig
+    card: CardConfig = CardConfig()
 
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "best.pt"
 
     @field_validator("model")
     @classmethod
@@ -113,51 +197,23 @@ class Config(_Section):
             if key not in known:
                 raise ValueError(f"'{key}' is no setting of the model ({', '.join(sorted(known))})")
         try:
-            ForceNet(ForceNetConfig(**value))
+            # One layer of width 8 shows what fits together; the paper's size would take a second.
+            ForceNetConfig(**value)
+            ForceNet(ForceNetConfig(**{**value, "hidden": 8, "n_layers": 1}))
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"a setting is of the wrong kind ({error})") from None
         return value
 
+    @property
+    def card_name(self) -> str:
+        return self.card.name or _card_name(self.output)
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file; overrides are `section.key=value` with a YAML value.
-
-    Raises DataError that names the key that is wrong.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no text: give the YAML file of the run.") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(tree, dict):
-        raise DataError(f"{path} must be a mapping with the keys data, model and training.")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        reason = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            reason = "there is no such setting"
-        raise DataError(f"{path}: {key}: {reason}.") from None
+    @property
+    def card_description(self) -> str:
+        names = ", ".join(path.name for path in self.data.train)
+        return self.card.description or f"trained on {names}, not described further"
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise DataError(f"'{override}' is no override: write key=value, as training.steps=100.")
-    *sections, last = key.split(".")
-    node = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-        if not isinstance(node, dict):
-            raise DataError(f"'{override}': {section} is no section of the configuration.")
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise DataError(f"'{override}' is no override: its value is no YAML.") from None
+def _card_name(output: Path) -> str:
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in output.stem)
+    return kept or "model"

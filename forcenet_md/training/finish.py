@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from forcenet_md.artifact.card import Card
 from forcenet_md.artifact.export import export_model
 from forcenet_md.data.frames import check_output
+from forcenet_md.data.store import Frames
 from forcenet_md.errors import DataError
+from forcenet_md.training.checkpoint import load_checkpoint
 from forcenet_md.training.config import Config
-from forcenet_md.training.dataset import Dataset
+from forcenet_md.training.graphs import GraphDataset
 from forcenet_md.training.loop import Trainer
 from forcenet_md.training.metrics import errors_by, frame_errors, pool
+from forcenet_md.training.survey import open_frames
 
 
 def check_outputs(config: Config) -> None:
@@ -25,54 +26,75 @@ def check_outputs(config: Config) -> None:
     check_output(config.output)
 
 
+def choose_weights(trainer: Trainer) -> str:
+    """Put into `trainer.average` what is to be exported; returns what that is, for the card."""
+    best = trainer.config.best_checkpoint
+    if trainer.config.export == "best" and trainer.best is not None:
+        state = load_checkpoint(best)
+        trainer.average.load_state_dict(state["average"])
+        return f"Weights of the best validation, at step {state['step']}."
+    return "Weights of the last step."
+
+
 def held_out_errors(trainer: Trainer) -> dict[str, Any]:
     """Figures of the averaged weights on the test frames, or on the validation frames when the
     configuration names no test file; for the card."""
     data = trainer.config.data
+    frames: Frames = trainer.data.validation
+    kind = "validation"
     if data.test:
-        held_out, kind = Dataset.read(data.test), "test"
-        held_out.build_graphs(trainer.model.cutoff)
-    else:
-        held_out, kind = trainer.validation, "validation"
-    if not held_out.frames:
+        frames, kind = open_frames(data.test, trainer.config.folder), "test"
+    if len(frames) == 0:
         return {"held_out": "none"}
-    errors = frame_errors(trainer.average, held_out.graphs, data.remove_net_force)
+    graphs = GraphDataset(frames, trainer.model.cutoff, trainer.model.config.neighbour_cap)
+    rows = range(len(frames))
+    errors = frame_errors(trainer.watched, graphs, rows, trainer.fabric.device)
     figures: dict[str, Any] = {
         "held_out": kind,
-        "definition": "mean |dF| and mean |F| over components; relative is their quotient",
+        "definition": "mean |dF| and mean |F| over components of free atoms; relative is their"
+        " quotient",
         "units": "eV/Angstrom",
         **pool(errors).as_dict(),
     }
     for column in data.error_by:
-        groups = errors_by(errors, held_out.frames, column)
-        if groups:
-            figures[f"by_{column}"] = {name: error.as_dict() for name, error in groups.items()}
+        if column in frames.columns:
+            values = frames.column(column).tolist()
+            groups = errors_by(errors, values)
+            if groups:
+                figures[f"by_{column}"] = {name: e.as_dict() for name, e in groups.items()}
     return figures
 
 
 def export(trainer: Trainer) -> Card:
-    """Write the model file of the averaged weights. Raises ModelFileError for a card with a gap."""
+    """Write the model file. Raises ModelFileError for a card with a gap."""
     config = trainer.config
-    card = config.card
-    numbers = {int(z) for atoms in trainer.train.frames for z in np.unique(atoms.numbers)}
+    chosen = choose_weights(trainer)
     steps = trainer.earlier_steps + trainer.step
-    notes = (
-        f"{card.notes} Trained on {len(trainer.train.frames)} frames, {steps} steps of"
-        f" {config.training.batch}."
-    ).strip()
+    start = config.training.initial
+    notes = [
+        config.card.notes,
+        f"Trained on {len(trainer.data.train)} frames, {steps} steps of {_batch(config)}.",
+        f"Started from {start.name}." if start is not None else "",
+        chosen,
+    ]
     check_output(config.output)
     return export_model(
         trainer.average,
         config.output,
-        name=card.name,
-        numbers=numbers,
-        augmentation=config.training.rotations,
+        name=config.card_name,
+        numbers=trainer.data.elements,
+        augmentation=config.augmentation.rotations,
         training_data={
-            "description": card.description,
-            "licence": card.licence,
-            "citation": card.citation,
+            "description": config.card_description,
+            "licence": config.card.licence,
+            "citation": config.card.citation,
         },
         test_errors=held_out_errors(trainer),
-        notes=notes,
+        notes=" ".join(note for note in notes if note),
         net_force_removed=config.data.remove_net_force,
     )
+
+
+def _batch(config: Config) -> str:
+    edges = config.training.batch_edges
+    return f"{edges} edges" if edges is not None else f"{config.training.batch} frames"

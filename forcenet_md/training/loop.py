@@ -5,25 +5,30 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader
+from torch_geometric.data import Batch
 
 from forcenet_md.errors import DataError
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
-from forcenet_md.training.augment import random_rotation, rotate
-from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
+from forcenet_md.training.average import update_average
+from forcenet_md.training.batches import Batches, Position, ShareSampler, Step
 from forcenet_md.training.config import Config
-from forcenet_md.training.dataset import Dataset
-from forcenet_md.training.graphs import EpochOrder, mean_neighbours
-from forcenet_md.training.loss import l1_loss, without_net_force
-from forcenet_md.training.metrics import ForceError, frame_errors, pool, predict
+from forcenet_md.training.devices import FACTORS, make_fabric
+from forcenet_md.training.graphs import Failed, GraphDataset, begin_worker, collate
+from forcenet_md.training.loss import atom_errors, without_net_force
+from forcenet_md.training.metrics import ForceError, frame_errors
+from forcenet_md.training.network import Network, freeze_idle
+from forcenet_md.training.norm import join_batch_norms
+from forcenet_md.training.run_state import resume_run, save_best, save_run
+from forcenet_md.training.schedule import learning_rate
+from forcenet_md.training.start import Start, check_settings, read_start
+from forcenet_md.training.survey import Split, open_split, survey
 
 
 @dataclass(frozen=True)
@@ -31,46 +36,71 @@ class Progress:
     """What an observer is told: after every step, and with an error after a validation."""
 
     step: int
+    epochs: float
     fraction: float
     loss: float
     learning_rate: float
     seconds: float
+    remaining: float
     validation: ForceError | None = None
 
 
 class Trainer:
     """One run. `run` trains until the budget is used or `stop` is set.
 
-    The exported weights are the running average of the weights (`average`). earlier_steps: those
-    of the runs it started from.
+    On several devices every process has its own Trainer and all go through the same steps.
+    The validated and exported weights are the running average of the weights (`average`).
+    earlier_steps: those of the runs it started from. best: error of the best validation.
     """
 
     def __init__(self, config: Config) -> None:
         torch.set_num_threads(config.training.threads)
         self.config = config
-        data = config.data
-        everything = Dataset.read(data.train, data.max_force)
-        self.train, self.validation = everything.split(data.validation_fraction, data.group_by)
-        if not self.train.frames:
-            raise DataError("no training frame is left: raise data.max_force or add frames.")
-        settings = dict(config.model)
+        self.fabric = make_fabric(config.training, config.folder)
+        start = read_start(config.training.initial) if config.training.initial else None
+        settings = _settings(config, start)
         cutoff = float(settings.get("cutoff", ForceNetConfig.cutoff))
-        self.train.build_graphs(cutoff)
-        self.validation.build_graphs(cutoff)
-        neighbours = mean_neighbours(self.train.graphs)
-        if neighbours == 0.0:
-            raise DataError("no two atoms of a training frame are within model.cutoff: raise it.")
-        settings.setdefault("mean_neighbours", max(0.1, round(neighbours, 1)))
+        cap = settings.get("neighbour_cap", ForceNetConfig.neighbour_cap)
+        with self.fabric.rank_zero_first():
+            self.data: Split = open_split(config.data, config.folder)
+        found = survey(self.data.train, cutoff, cap, config.training.batch_edges is not None)
+        settings.setdefault("mean_neighbours", max(0.1, round(found.mean_neighbours, 1)))
         torch.manual_seed(config.seed)
         self.model = ForceNet(ForceNetConfig(**settings))
-        self.average = copy.deepcopy(self.model)
-        self.optimizer = torch.optim.Adam(self.model.parameters())
-        self.step = 0
-        self.seconds = 0.0
         self.earlier_steps = 0
+        if start is not None:
+            start.fill(self.model)
+            self.earlier_steps = start.steps
+        freeze_idle(self.model, config.data.remove_net_force)
+        self.average = copy.deepcopy(self.model)
+        self._set_up(cutoff, cap, found.costs)
+        self.step = 0
+        self.position = Position()
+        self.seconds = 0.0
+        self.best: float | None = None
+        self.since_best = 0
         self.stop = False
-        if config.training.initial is not None:
-            self._start_from(load_checkpoint(config.training.initial))
+
+    def _set_up(self, cutoff: float, cap: int | None, costs: Any) -> None:
+        """Everything that holds no state of the run."""
+        config, training = self.config, self.config.training
+        join_batch_norms(self.model)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(trained, lr=training.learning_rate, weight_decay=training.weight_decay)
+        remove = config.data.remove_net_force
+        self.network, self.optimizer = self.fabric.setup(Network(self.model, remove), optimizer)
+        self.watched = Network(self.average.to(self.fabric.device), remove)
+        self.batches = Batches(costs, training.batch_edges or training.batch or 1, config.seed)
+        self.graphs = GraphDataset(
+            self.data.train,
+            cutoff,
+            cap,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            loss=config.loss,
+        )
+        self.validation_graphs = GraphDataset(self.data.validation, cutoff, cap)
 
     @property
     def checkpoint(self) -> Path:
@@ -80,139 +110,195 @@ class Trainer:
     def fraction(self) -> float:
         """Share of the budget that is used, 0…1."""
         training = self.config.training
-        used = (
-            self.step / training.steps
-            if training.steps is not None
-            else self.seconds / (training.seconds or math.inf)
-        )
+        if training.steps is not None:
+            used = self.step / training.steps
+        elif training.epochs is not None:
+            used = self.batches.epochs_at(self.position) / training.epochs
+        else:
+            used = self.seconds / (training.seconds or math.inf)
         return min(1.0, used)
 
+    @property
+    def stopped_early(self) -> bool:
+        """Has the validation error not fallen for `patience` validations?"""
+        patience = self.config.training.patience
+        return patience is not None and self.since_best >= patience
+
+    @property
+    def done(self) -> bool:
+        return self.fraction >= 1.0 or self.stopped_early
+
     def learning_rate(self) -> float:
-        training = self.config.training
-        low, high = training.final_learning_rate, training.learning_rate
-        return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * self.fraction))
+        t = self.config.training
+        return learning_rate(
+            t.schedule, self.fraction, t.learning_rate, t.final_learning_rate, t.warmup
+        )
 
     def run(self, observe: Callable[[Progress], None] = lambda _: None) -> bool:
-        """Train on; True when the budget is used, False when stopped before.
+        """Train on; True when the budget is used or the early stop came, False when stopped
+        before.
 
-        Either way the checkpoint holds the last whole step. Raises DataError when the loss is
-        not finite; the checkpoint then holds the last good step.
+        Either way the checkpoint holds the last whole step. Raises DataError when a frame has no
+        graph or the loss is not finite; the checkpoint then holds the last good step.
         """
         training = self.config.training
-        order = EpochOrder(len(self.train.graphs), training.batch, self.config.seed, self.step)
-        batches = iter(order)
-        saved = time.monotonic()
+        steps = self.batches.start_at(self.position)
+        batches: Iterator[Any] = iter(()) if self.done else iter(self._loader())
+        saved = clock = time.monotonic()
         self.model.train()
+        stop = False
         try:
-            while self.fraction < 1.0 and not self.stop:
-                started = time.monotonic()
-                loss = self._train_step(next(batches))
+            while not (self.done or stop):
+                before = math.floor(self.fraction * training.validations)
+                step = next(steps)
+                batch = self._checked(next(batches))
+                now = time.monotonic()
+                own = [now - clock, float(self.stop)]
+                clock = now
+                rate = self.learning_rate()
+                loss, (seconds, stops) = self._train_step(step, batch, rate, own)
+                stop = stops > 0.0
                 self.step += 1
-                self.seconds += time.monotonic() - started
-                observe(self._progress(loss))
+                self.position = step.after
+                self.seconds += seconds / self.fabric.world_size
+                self._tell(loss, rate, observe)
+                if math.floor(self.fraction * training.validations) > before:
+                    self._validate(loss, rate, observe)
+                    clock = time.monotonic()
                 if time.monotonic() - saved > training.checkpoint_seconds:
                     self.save()
-                    if self.validation.graphs:
-                        observe(self._progress(loss, self.validate()))
                     saved = time.monotonic()
         finally:
             self.save()
-        return self.fraction >= 1.0
+        return self.done
 
-    def validate(self) -> ForceError:
-        """Error of the averaged weights on the validation frames."""
-        remove = self.config.data.remove_net_force
-        return pool(frame_errors(self.average, self.validation.graphs, remove))
-
-    def save(self) -> None:
-        save_checkpoint(
-            self.checkpoint,
-            {
-                "settings": {**vars(self.model.config)},
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "earlier_steps": self.earlier_steps,
-                "seed": self.config.seed,
-            },
+    def _loader(self) -> DataLoader[Any]:
+        fabric = self.fabric
+        return DataLoader(
+            self.graphs,
+            batch_sampler=ShareSampler(
+                self.batches, self.position, fabric.global_rank, fabric.world_size
+            ),
+            num_workers=self.config.data.workers,
+            collate_fn=collate,
+            worker_init_fn=begin_worker,
+            pin_memory=fabric.device.type == "cuda",
+            # It would draw from the generator that the run's own numbers come from.
+            generator=torch.Generator().manual_seed(self.config.seed),
         )
 
-    def resume(self) -> None:
-        """Go on from the folder's checkpoint. Raises DataError when it is of another run."""
-        state = load_checkpoint(self.checkpoint)
-        if state["seed"] != self.config.seed:
-            raise DataError(
-                f"{self.checkpoint} was trained with seed {state['seed']}, the configuration says"
-                f" {self.config.seed}: use the same, or another folder."
-            )
-        self._check_settings(state, self.checkpoint)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.earlier_steps = state["earlier_steps"]
+    def _checked(self, batch: Batch | Failed) -> Batch:
+        if isinstance(batch, Failed):
+            raise DataError(batch.reason)
+        return batch.to(self.fabric.device, non_blocking=True)
 
-    def _start_from(self, state: dict[str, Any]) -> None:
-        assert self.config.training.initial is not None
-        self._check_settings(state, self.config.training.initial)
-        self.model.load_state_dict(state["average"])
-        self.average.load_state_dict(state["average"])
-        self.earlier_steps = state["earlier_steps"] + state["step"]
+    def _train_step(
+        self, step: Step, batch: Batch, rate: float, own: list[float]
+    ) -> tuple[float, list[float]]:
+        """One step of the optimiser on this process's share of the batch.
 
-    def _check_settings(self, state: dict[str, Any], path: Path) -> None:
-        theirs, ours = state["settings"], vars(self.model.config)
-        different = sorted(key for key in ours if theirs.get(key) != ours[key])
-        if different:
-            raise DataError(
-                f"{path} has other settings of the model ({', '.join(different)}): give those,"
-                " or train from the start."
-            )
-
-    def _train_step(self, rows: list[int]) -> float:
-        """One step of Adam on the frames of these rows; their loss in eV/Å."""
+        Returns the loss of the whole batch and the sums of `own` over the processes.
+        """
         training = self.config.training
-        rng = np.random.default_rng([self.config.seed, 1, self.step])
-        turned = [
-            rotate(self.train.graphs[row], random_rotation(training.rotations, rng)) for row in rows
-        ]
-        batch = next(iter(DataLoader(turned, batch_size=len(turned))))
         labels = batch.forces
         if self.config.data.remove_net_force:
             labels = without_net_force(labels, batch.batch, batch.num_graphs)
-        half = self.fraction < training.bfloat16
-        remove = self.config.data.remove_net_force
-        loss = l1_loss(predict(self.model, batch, remove, half), labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            names = "; ".join(self.train.labels[row] for row in rows)
-            raise DataError(
-                f"the loss is not finite at step {self.step} on {names}: look at these frames,"
-                " or lower training.learning_rate."
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self.optimizer.step()
-        self._update_average()
-        return value
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # A short memory at first, so that the average does not carry the random start.
-        decay = min(self.config.training.average, (1.0 + self.step) / (10.0 + self.step))
-        theirs = [*self.model.parameters(), *self.model.buffers()]
-        ours = [*self.average.parameters(), *self.average.buffers()]
-        for mine, new in zip(ours, theirs, strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(new, 1.0 - decay)
-            else:
-                mine.copy_(new)
-
-    def _progress(self, loss: float, validation: ForceError | None = None) -> Progress:
-        return Progress(
-            self.step, self.fraction, loss, self.learning_rate(), self.seconds, validation
+        factors = FACTORS.get(training.precision)
+        if self.fraction < training.bfloat16:
+            factors = torch.bfloat16
+        predicted = self.network(
+            batch.species, batch.edge_index, batch.vector, batch.batch, batch.num_graphs, factors
         )
+        error = (batch.weight * atom_errors(self.config.loss, predicted, labels)).sum()
+        total, weight, *others = self._sum([error.item(), batch.weight.sum().item(), *own])
+        if weight == 0.0 or not math.isfinite(total / weight):
+            raise DataError(f"{self._fault(weight)} at step {self.step} on {self._names(step)}.")
+        self.optimizer.zero_grad(set_to_none=True)
+        # Data-parallel training takes the mean of the gradients over the processes.
+        self.fabric.backward(error * (self.fabric.world_size / weight))
+        self.fabric.clip_gradients(
+            self.network, self.optimizer, max_norm=training.clip, error_if_nonfinite=False
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        update_average(self.average, self.model, training.average, self.step)
+        return total / weight, others
+
+    def _sum(self, values: list[float]) -> list[float]:
+        """Each value summed over the processes."""
+        if self.fabric.world_size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
+        total = self.fabric.all_reduce(tensor, reduce_op="sum")
+        assert isinstance(total, torch.Tensor)
+        return total.tolist()
+
+    def _fault(self, weight: float) -> str:
+        if weight == 0.0:
+            return "every atom has weight 0 in the loss (raise loss.fixed_weight or the batch)"
+        return "the loss is not finite (look at these frames, or lower training.learning_rate)"
+
+    def _names(self, step: Step) -> str:
+        names = [self.data.train.name(int(row)) for row in step.rows]
+        more = [f"{len(names) - 12} more"] if len(names) > 12 else []
+        return "; ".join([*names[:12], *more])
+
+    def _validate(self, loss: float, rate: float, observe: Callable[[Progress], None]) -> None:
+        """Look at the validation frames; keep the weights when they are the best so far."""
+        if len(self.data.validation) == 0:
+            return
+        error = self.validate()
+        if self.best is None or error.mae < self.best:
+            self.best, self.since_best = error.mae, 0
+            save_best(self)
+        else:
+            self.since_best += 1
+        figures = {"validation_mae": error.mae, "validation_relative": error.relative}
+        self.fabric.log_dict(figures, step=self.step)
+        observe(self._progress(loss, rate, error))
+
+    def validate(self) -> ForceError:
+        """Error of the averaged weights on the validation frames, on all processes together."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        rows = range(rank, len(self.data.validation), world)
+        errors = frame_errors(self.watched, self.validation_graphs, rows, self.fabric.device)
+        sums = [sum(e[k] for e in errors) for k in range(3)]
+        total = self._sum([float(x) for x in (*sums, len(errors))])
+        return ForceError(total[0] / total[2], total[1] / total[2], int(total[3]))
+
+    def _tell(self, loss: float, rate: float, observe: Callable[[Progress], None]) -> None:
+        progress = self._progress(loss, rate)
+        if self.step % self.config.training.log_every == 0:
+            figures = {
+                "loss": loss,
+                "learning_rate": rate,
+                "epochs": progress.epochs,
+                "seconds": self.seconds,
+            }
+            self.fabric.log_dict(figures, step=self.step)
+        observe(progress)
+
+    def _progress(self, loss: float, rate: float, validation: ForceError | None = None) -> Progress:
+        epochs = self.batches.epochs_at(self.position)
+        fraction = self.fraction
+        remaining = self.seconds * (1.0 / fraction - 1.0) if fraction > 0.0 else math.inf
+        return Progress(
+            self.step, epochs, fraction, loss, rate, self.seconds, remaining, validation
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_run(self)
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint. Raises DataError when it is of another run."""
+        resume_run(self)
+
+
+def _settings(config: Config, start: Start | None) -> dict[str, Any]:
+    """Of the model: those of the start, where there is one, which the configuration's must fit."""
+    if start is None:
+        return dict(config.model)
+    check_settings(start.settings, config.model, start.path)
+    return dict(start.settings)

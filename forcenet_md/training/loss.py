@@ -1,10 +1,12 @@
-"""The loss: mean absolute error of force components."""
+"""The loss: weighted error of the forces of the atoms."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from forcenet_md.models.interface import segment_sum
+from forcenet_md.training.config import LossConfig
 
 
 def without_net_force(forces: Tensor, structure: Tensor, n_structures: int) -> Tensor:
@@ -14,6 +16,13 @@ def without_net_force(forces: Tensor, structure: Tensor, n_structures: int) -> T
     return forces - mean.index_select(0, structure)
 
 
-def l1_loss(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Σ|ΔF| / 3n over [n, 3], eV/Å."""
-    return (predicted - labels).abs().mean()
+def atom_errors(config: LossConfig, predicted: Tensor, labels: Tensor) -> Tensor:
+    """[n] eV/Å: mean over components of |ΔF| (l1), ‖ΔF‖ (l2), or mean over components of Huber's
+    function divided by its delta (huber: |ΔF| − delta/2 beyond delta)."""
+    if config.kind == "l1":
+        return (predicted - labels).abs().mean(dim=1)
+    if config.kind == "huber":
+        delta = config.huber_delta
+        return F.huber_loss(predicted, labels, reduction="none", delta=delta).mean(dim=1) / delta
+    # The slope of ‖ΔF‖ at 0 is not defined; half a µeV/Å makes it 0 there.
+    return ((predicted - labels).square().sum(dim=1) + 1e-12).sqrt()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from ase import Atoms
-from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader
 
-from forcenet_md.models.forcenet import ForceNet
-from forcenet_md.models.interface import MessagePassingModel
-from forcenet_md.training.fused import can_fuse, fused_forces
+from forcenet_md.errors import DataError
+from forcenet_md.training.batches import NO_EPOCH, Item
+from forcenet_md.training.graphs import Failed, GraphDataset, collate
 from forcenet_md.training.loss import without_net_force
+from forcenet_md.training.network import Network
+
+FrameError = tuple[float, float, int]
 
 
 @dataclass(frozen=True)
@@ -41,54 +42,45 @@ class ForceError:
 
 @torch.no_grad()
 def frame_errors(
-    model: MessagePassingModel, graphs: Sequence[Data], remove_net_force: bool
-) -> list[tuple[float, float, int]]:
-    """Per frame (Σ|ΔF|, Σ|F|, components)."""
-    was_training = model.training
-    model.eval()
+    network: Network, graphs: GraphDataset, rows: Iterable[int], device: torch.device
+) -> list[FrameError]:
+    """Per frame (Σ|ΔF|, Σ|F|, components), over the atoms that are free.
+
+    Raises DataError with the name of a frame that has no graph.
+    """
+    was_training = network.training
+    network.eval()
+    items = [[Item(row, NO_EPOCH)] for row in rows]
     out = []
-    for batch in DataLoader(graphs, batch_size=1):
-        forces = predict(model, batch, remove_net_force)
-        labels = batch.forces
-        if remove_net_force:
-            labels = without_net_force(labels, batch.batch, batch.num_graphs)
-        difference = (forces - labels).abs().sum().item()
+    for batch in DataLoader(graphs, batch_sampler=items, collate_fn=collate):
+        if isinstance(batch, Failed):
+            raise DataError(batch.reason)
+        b = batch.to(device)
+        forces = network(b.species, b.edge_index, b.vector, b.batch, b.num_graphs)
+        labels = b.forces
+        if network.remove_net_force:
+            labels = without_net_force(labels, b.batch, b.num_graphs)
+        labels = labels[b.free]
+        difference = (forces[b.free] - labels).abs().sum().item()
         out.append((difference, labels.abs().sum().item(), labels.numel()))
-    model.train(was_training)
+    network.train(was_training)
     return out
 
 
-def predict(
-    model: MessagePassingModel, batch: Any, remove_net_force: bool, half: bool = False
-) -> torch.Tensor:
-    """Forces [n, 3] of a torch_geometric batch; half: products in bfloat16 where possible."""
-    source, target = batch.edge_index
-    inputs = (batch.species, source, target, batch.vector)
-    if can_fuse(model) and batch.vector.device.type == "cpu":
-        forces = fused_forces(cast(ForceNet, model), *inputs, half=half)
-    else:
-        forces = model(*inputs)["forces"]
-    if remove_net_force:
-        forces = without_net_force(forces, batch.batch, batch.num_graphs)
-    return forces
-
-
-def pool(errors: Iterable[tuple[float, float, int]]) -> ForceError:
+def pool(errors: Iterable[FrameError]) -> ForceError:
     """The error over several frames, each component with the same weight."""
     rows = list(errors)
-    n = sum(row[2] for row in rows)
+    n = max(1, sum(row[2] for row in rows))
     return ForceError(sum(r[0] for r in rows) / n, sum(r[1] for r in rows) / n, len(rows))
 
 
-def errors_by(
-    errors: Sequence[tuple[float, float, int]], frames: Sequence[Atoms], column: str
-) -> dict[str, ForceError]:
-    """Pooled errors by the value of a column of info, in order of the values."""
-    groups: dict[Any, list[tuple[float, float, int]]] = defaultdict(list)
-    for error, atoms in zip(errors, frames, strict=True):
-        if column in atoms.info:
-            value = atoms.info[column]
-            groups[value.item() if hasattr(value, "item") else value].append(error)
+def errors_by(errors: Sequence[FrameError], values: Sequence[Any]) -> dict[str, ForceError]:
+    """Pooled errors by the value of each frame, in order of the values; missing ones ("", NaN)
+    are left out."""
+    groups: dict[Any, list[FrameError]] = defaultdict(list)
+    for error, value in zip(errors, values, strict=True):
+        if value != "" and value == value:
+            groups[value].append(error)
     return {_text(value): pool(groups[value]) for value in sorted(groups)}
 
 

@@ -1,0 +1,108 @@
+"""Reading a configuration: a YAML file or a packaged one by name, and key=value over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from forcenet_md.errors import DataError
+from forcenet_md.training.config import Config
+
+
+def packaged() -> list[str]:
+    """Names of the configurations that come with the package."""
+    folder = files("forcenet_md.training").joinpath("configs")
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if ".yaml" in f.name)
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a YAML file or of a packaged name (forcenet, small …).
+
+    overrides: `section.key=value` with a YAML value. Where training.initial gives the weights,
+    the model settings of a packaged configuration stand back for those of the file.
+    Raises DataError that names the key that is wrong.
+    """
+    named = str(source) in packaged() and not Path(source).is_file()
+    tree = _parse(_packaged_text(str(source)) if named else _text(source), source)
+    own_model = tree.pop("model", {}) if named else {}
+    for override in overrides:
+        _override(tree, override)
+    training = tree.get("training")
+    if own_model and not (isinstance(training, dict) and training.get("initial")):
+        _lay_under(tree, own_model)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            reason = "there is no such setting"
+        if first["type"] == "missing":
+            reason = "it must be given"
+        raise DataError(f"{source}: {key}: {reason}.") from None
+
+
+def _lay_under(tree: dict[str, Any], model: dict[str, Any]) -> None:
+    given = tree.get("model", {})
+    if isinstance(given, dict):
+        tree["model"] = {**model, **given}
+
+
+def _packaged_text(name: str) -> str:
+    return files("forcenet_md.training").joinpath("configs", f"{name}.yaml").read_text("utf-8")
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no file {path}: give a YAML file, or one of {', '.join(packaged())}."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text: give the YAML file of the run.") from None
+
+
+def _parse(text: str, source: str | Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{source} is no YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(tree, dict):
+        raise DataError(f"{source} must be a mapping with the keys data, model and training.")
+    return tree
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise DataError(f"'{override}' is no override: write key=value, as training.steps=100.")
+    *sections, last = key.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise DataError(f"'{override}': {section} is no section of the configuration.")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise DataError(f"'{override}' is no override: its value is no YAML.") from None
+    _one_budget(tree, key)
+
+
+def _one_budget(tree: dict[str, Any], key: str) -> None:
+    """A budget or a batch on the command line takes the place of the file's other kind."""
+    training = tree.get("training")
+    for kinds in (("steps", "epochs", "seconds"), ("batch", "batch_edges")):
+        if isinstance(training, dict) and key in [f"training.{kind}" for kind in kinds]:
+            for kind in kinds:
+                if f"training.{kind}" != key:
+                    training.pop(kind, None)

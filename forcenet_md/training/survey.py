@@ -1,0 +1,144 @@
+"""What a run must know of its frames before the first step: the split, elements, edges."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from forcenet_md.data.compiling import open_data
+from forcenet_md.data.store import Frames
+from forcenet_md.errors import DataError, StructureError
+from forcenet_md.training.config import DataConfig
+from forcenet_md.training.graphs import edges_of
+
+SAMPLE = 200  # frames whose neighbours are counted
+# Up to so many frames are looked at one by one; of more, edges are estimated from the sample, and
+# elements are those of the stores.
+COUNTED = 20_000
+
+
+@dataclass
+class Split:
+    """Frames to train on and to watch; elements: atomic numbers of the training frames; notes:
+    what the user should know of the split."""
+
+    train: Frames
+    validation: Frames
+    elements: frozenset[int]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """mean_neighbours: edges per atom; costs: [n_frames] edges of each, or 1."""
+
+    mean_neighbours: float
+    costs: NDArray[np.int64]
+
+
+def open_frames(paths: Sequence[Path], folder: Path) -> Frames:
+    """Every labelled frame of the files; what is no store is compiled into the run's folder.
+
+    Raises DataError when a file cannot be read or has no labels.
+    """
+    return Frames(open_data(paths, folder / "data"))
+
+
+def open_split(config: DataConfig, folder: Path) -> Split:
+    """The frames of a run, without those with larger forces than max_force."""
+    frames = open_frames(config.train, folder)
+    notes = []
+    rows = np.arange(len(frames))
+    if config.max_force is not None:
+        rows = rows[largest_forces(frames, config.max_force) <= config.max_force]
+        if len(rows) < len(frames):
+            left = len(frames) - len(rows)
+            notes.append(f"{left} frames with a force above {config.max_force:g} eV/Å are left out")
+    held = np.zeros(len(rows), dtype=bool)
+    if config.validation_fraction > 0.0:
+        held = held_out(frames, rows, config.validation_fraction, config.group_by)
+        if config.group_by not in frames.columns:
+            notes.append(
+                f"the frames have no column '{config.group_by}': frames are held out one by one,"
+                " so that a frame and the next of its trajectory may be on both sides; set"
+                " data.group_by"
+            )
+        if not held.any():
+            notes.append("no frame is held out for validation: too few groups")
+    watched = rows[held]
+    if len(watched) > config.validation_frames:
+        watched = watched[np.linspace(0, len(watched) - 1, config.validation_frames).astype(int)]
+    train = frames.subset(rows[~held])
+    if len(train) == 0:
+        raise DataError("no training frame is left: raise data.max_force or add frames.")
+    return Split(train, frames.subset(watched), elements_of(train), notes)
+
+
+def held_out(
+    frames: Frames, rows: NDArray[np.int64], fraction: float, column: str
+) -> NDArray[np.bool_]:
+    """[n_rows]: whole groups of frames that share a value of the column.
+
+    A group's name alone decides, so that a run with more frames holds out the same groups. Frames
+    without a value are a group each.
+    """
+    values = frames.column(column)[rows] if column in frames.columns else [""] * len(rows)
+    names = [_group(value, row) for value, row in zip(values, rows, strict=True)]
+    return np.array([zlib.crc32(name.encode()) < fraction * 2**32 for name in names], dtype=bool)
+
+
+def _group(value: object, row: int) -> str:
+    if value == "" or value != value:
+        return f"frame-{row}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def largest_forces(frames: Frames, limit: float) -> NDArray[np.float64]:
+    """[n_frames] eV/Å: length of the largest force of each; 0 in stores that have none above the
+    limit, which need not be read."""
+    found = np.zeros(len(frames))
+    if any(f.largest > limit for store in frames.stores for f in store.manifest.forces.values()):
+        for row in range(len(frames)):
+            found[row] = frames[row].largest_force
+    return found
+
+
+def elements_of(frames: Frames) -> frozenset[int]:
+    """Atomic numbers that occur."""
+    if len(frames) > COUNTED:
+        symbols = {symbol for store in frames.stores for symbol in store.manifest.elements}
+        return frozenset(atomic_numbers[symbol] for symbol in symbols)
+    found: set[int] = set()
+    for row in range(len(frames)):
+        found.update(np.unique(frames[row].numbers).tolist())
+    return frozenset(found)
+
+
+def survey(frames: Frames, cutoff: float, cap: int | None, by_edges: bool) -> Survey:
+    """Raises StructureError, with the frame's name, where a frame has no neighbour list, and
+    DataError where no two atoms are neighbours."""
+    n = len(frames)
+    counted = n if by_edges and n <= COUNTED else min(n, SAMPLE)
+    rows = np.unique(np.linspace(0, n - 1, counted).astype(np.int64))
+    edges = np.array([_n_edges(frames, int(row), cutoff, cap) for row in rows])
+    mean = float(edges.sum() / frames.n_atoms[rows].sum())
+    if mean == 0.0:
+        raise DataError("no two atoms of a training frame are within model.cutoff: raise it.")
+    if not by_edges:
+        return Survey(mean, np.ones(n, dtype=np.int64))
+    if len(rows) == n:
+        return Survey(mean, edges)
+    return Survey(mean, np.ceil(mean * frames.n_atoms).astype(np.int64))
+
+
+def _n_edges(frames: Frames, row: int, cutoff: float, cap: int | None) -> int:
+    try:
+        return edges_of(frames[row], cutoff, cap).n_edges
+    except StructureError as error:
+        raise StructureError(f"{frames.name(row)}: {error}") from None
