@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 XYZ = (".xyz", ".extxyz")
 DUMP = (".lammpstrj", ".dump")
-DATABASE = (".db", ".aselmdb")
-BY_ASE = (".traj", ".json", ".cfg")
+DATABASE = (".db", ".json")
+BY_ASE = (".traj",)
 VASP = ("OUTCAR", "vasprun.xml")
 PAGE = 500  # rows of a database read at a time
 
@@ -120,8 +120,9 @@ def _plain(path: Path) -> str:
 
 def _known(path: Path) -> bool:
     name = _plain(path)
-    endings = (*XYZ, *DUMP, *DATABASE, *BY_ASE)
-    return name in VASP or Path(name).suffix in endings
+    if path.suffix == ".json":
+        return _starts(path, '{"1":')  # as ASE begins a database
+    return name in VASP or Path(name).suffix in (*XYZ, *DUMP, *DATABASE, *BY_ASE)
 
 
 def _reader(path: Path) -> Callable[[Path, Options], Iterator[Atoms]]:
@@ -218,7 +219,6 @@ def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
             atoms = read_lammps_dump_text(
                 io.StringIO("".join(text)), index=0, specorder=order, units="metal"
             )
-            atoms.info["step"] = int(text[1])
             yield atoms
 
 

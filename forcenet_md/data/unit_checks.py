@@ -37,7 +37,7 @@ FORCES = {
     for energy, e in ENERGIES.items()
     for length in ("angstrom", "bohr", "nm")
 }
-REACHES = (0.25, 0.5, 1.0, 2.0, 3.0)  # tried in turn: far ones are dear where units are wrong
+REACHES = (0.25, 0.5, 1.0, 2.0, 4.0)  # tried in turn: far ones are dear where units are wrong
 SMALL = 1000  # atoms of a frame whose pairs fit into memory, however near they are
 EARLY = 50  # frames after which a source is judged for the first time
 THIN = 50  # later only every so many frames are looked at
@@ -159,7 +159,7 @@ class UnitCheck:
             unit = next(
                 unit
                 for limit, unit in (
-                    (50.0, "kcal/mol/angstrom"),
+                    (35.0, "kcal/mol/angstrom"),
                     (200.0, "kJ/mol/angstrom"),
                     (np.inf, "meV/angstrom"),
                 )
