@@ -249,6 +249,8 @@ def test_data_is_compiled_once_and_again_when_it_changes(tmp_path: Path) -> None
     again, itself = open_data([source, first.path], cache)
     assert again.path == itself.path == first.path
     assert first.path.stat().st_mtime_ns == stamp
+    first.path.write_bytes(first.path.read_bytes()[:500])
+    assert open_data([source], cache)[0].frame(0).numbers.tolist() == [79, 79, 29, 29]
     write_frames(source, [labelled(1)])
     (new,) = open_data([source], cache)
     assert new.path != first.path

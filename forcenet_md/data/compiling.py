@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from forcenet_md.data.hdf5 import Store, is_store
+from forcenet_md.data.hdf5 import FORMAT, VERSION, Store, is_store
 from forcenet_md.data.manifest import NAMED, Manifest, Source
 from forcenet_md.data.reading import Options, find_sources, read_source
 from forcenet_md.data.unit_checks import UnitCheck, Units, check_mixture
@@ -88,12 +88,23 @@ def open_data(
             stores.append(Store(source))
             continue
         found = find_sources(source)
-        key = hashlib.sha256("".join(f"{path}{sha256(path)}" for path in found).encode())
+        parts = [f"{FORMAT} {VERSION}", *(f"{path} {sha256(path)}" for path in found)]
+        key = hashlib.sha256("\n".join(parts).encode())
         kept = Path(cache) / f"{source.stem or 'data'}-{key.hexdigest()[:16]}.h5"
-        if not kept.is_file():
+        store = _kept(kept)
+        if store is None:
             compile_store([source], kept, progress=progress)
-        stores.append(Store(kept))
+            store = Store(kept)
+        stores.append(store)
     return stores
+
+
+def _kept(path: Path) -> Store | None:
+    """One that is damaged is made again."""
+    try:
+        return Store(path) if path.is_file() else None
+    except DataError:
+        return None
 
 
 def describe_source(path: Path) -> Source:

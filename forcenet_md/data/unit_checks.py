@@ -177,30 +177,37 @@ def check_mixture(checks: Sequence[UnitCheck]) -> list[str]:
 
     Raises DataError when the distances in one are to those in another as Bohr to Å.
     """
+    alike: dict[frozenset[int], list[UnitCheck]] = {}
+    for check in checks:
+        alike.setdefault(frozenset(check.elements), []).append(check)
     remarks = []
-    for k, a in enumerate(checks):
-        for b in checks[:k]:
-            if a.elements != b.elements or a.declared.length is not None:
-                continue
-            if a.nearest is not None and b.nearest is not None:
-                small, large = sorted((a, b), key=lambda check: check.nearest or 0.0)
-                ratio = (large.nearest or 0.0) / (small.nearest or 1.0)
-                if MIXED_LENGTHS[0] < ratio < MIXED_LENGTHS[1]:
-                    raise DataError(
-                        f"{large.name} and {small.name} look as if they were in mixed units (the"
-                        f" nearest atoms are {ratio:.2f} times as far apart): compile them"
-                        " separately with --units-length, then both stores into one."
-                    )
-            if a.mean_force is not None and b.mean_force is not None:
-                weak, strong = sorted((a, b), key=lambda check: check.mean_force or 0.0)
-                ratio = (strong.mean_force or 0.0) / (weak.mean_force or 1.0)
-                if ratio > MIXED_FORCES:
-                    remarks.append(
-                        f"the forces of {strong.name} are {ratio:.0f} times those of {weak.name}:"
-                        " if they are in mixed units, compile them separately with --units-force,"
-                        " then both stores into one."
-                    )
+    for group in alike.values():
+        _check_lengths([c for c in group if c.declared.length is None])
+        remarks += _force_remarks([c for c in group if c.declared.force is None])
     return remarks
+
+
+def _check_lengths(group: Sequence[UnitCheck]) -> None:
+    near = sorted((c.nearest, k) for k, c in enumerate(group) if c.nearest is not None)
+    for length, k in near[1:]:
+        ratio = length / near[0][0]
+        if MIXED_LENGTHS[0] < ratio < MIXED_LENGTHS[1]:
+            raise DataError(
+                f"{group[k].name} and {group[near[0][1]].name} look as if they were in mixed units"
+                f" (the nearest atoms are {ratio:.2f} times as far apart): compile them separately"
+                " with --units-length, then both stores into one."
+            )
+
+
+def _force_remarks(group: Sequence[UnitCheck]) -> list[str]:
+    forces = sorted((c.mean_force, k) for k, c in enumerate(group) if c.mean_force is not None)
+    if not forces or forces[-1][0] / forces[0][0] < MIXED_FORCES:
+        return []
+    return [
+        f"the forces of {group[forces[-1][1]].name} are {forces[-1][0] / forces[0][0]:.0f} times"
+        f" those of {group[forces[0][1]].name}: if they are in mixed units, compile them separately"
+        " with --units-force, then both stores into one."
+    ]
 
 
 def nearest_ratio(frame: Labelled, reaches: Sequence[float]) -> float:
