@@ -78,3 +78,37 @@ def write_outcar(path: Path, frames: Sequence[Atoms]) -> None:
             "",
         ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_vasprun(path: Path, frames: Sequence[Atoms], held: Sequence[bool]) -> None:
+    """The parts of VASP's vasprun.xml that hold structures. held: atoms of selective dynamics."""
+
+    def rows(name: str, values: object) -> str:
+        lines = [" ".join(f"{v:.16g}" for v in row) for row in np.asarray(values)]
+        return f'<varray name="{name}">' + "".join(f"<v>{v}</v>" for v in lines) + "</varray>"
+
+    def structure(atoms: Atoms, more: str = "") -> str:
+        inside = rows("basis", atoms.cell.array) + f'<i name="volume">{atoms.get_volume()}</i>'
+        scaled = rows("positions", atoms.get_scaled_positions(wrap=False))
+        return f"<structure><crystal>{inside}</crystal>{scaled}{more}</structure>"
+
+    names = "".join(f"<rc><c>{symbol}</c><c>1</c></rc>" for symbol in frames[0].symbols)
+    flags = "".join(f"<v>{' '.join(['F' if h else 'T'] * 3)}</v>" for h in held)
+    parts = [
+        '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>',
+        f"<kpoints>{rows('kpointlist', [[0, 0, 0]])}{rows('weights', [[1]])}</kpoints>",
+        f'<atominfo><array name="atoms"><set>{names}</set></array></atominfo>',
+        structure(frames[0], f'<varray name="selective">{flags}</varray>').replace(
+            "<structure>", '<structure name="initialpos">'
+        ),
+    ]
+    for atoms in frames:
+        energy = f"{atoms.calc.results['energy']:.16g}"
+        kinds = "".join(
+            f'<i name="{name}">{energy}</i>' for name in ("e_fr_energy", "e_wo_entrp", "e_0_energy")
+        )
+        parts.append(
+            f"<calculation><scstep><energy>{kinds}</energy></scstep>{structure(atoms)}"
+            f"{rows('forces', atoms.calc.results['forces'])}<energy>{kinds}</energy></calculation>"
+        )
+    path.write_text("\n".join([*parts, "</modeling>\n"]), encoding="utf-8")

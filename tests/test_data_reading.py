@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms
-from labelled_files import label, labelled, write_dump, write_outcar
+from labelled_files import label, labelled, write_dump, write_outcar, write_vasprun
 
 from forcenet_md.data import reading
 from forcenet_md.data.reading import Options, find_sources, read_source
@@ -63,6 +63,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], float]] = {
     "a.traj": (lambda path: ase.io.write(path, FRAMES), 0.0),
     "a.lammpstrj": (lambda path: write_dump(path, FRAMES, elements=True), 0.0),
     "OUTCAR": (lambda path: write_outcar(path, FRAMES), 1e-5),
+    "vasprun.xml": (lambda path: write_vasprun(path, FRAMES, [False] * 4), 1e-12),
     "deepmd": (write_deepmd, 0.0),
 }
 
@@ -111,6 +112,13 @@ def test_held_atoms_keep_their_forces(tmp_path: Path) -> None:
         frame = Store(tmp_path / "out.h5").frame(0)
         assert frame.fixed.tolist() == [False, True, True, False], name
         np.testing.assert_allclose(frame.forces, atoms.calc.results["forces"], atol=1e-8)
+
+
+def test_selective_dynamics_are_held_atoms(tmp_path: Path) -> None:
+    write_vasprun(tmp_path / "vasprun.xml", FRAMES, [True, False, False, True])
+    compile_store([tmp_path], tmp_path / "out.h5")
+    for i in range(3):
+        assert Store(tmp_path / "out.h5").frame(i).fixed.tolist() == [True, False, False, True]
 
 
 def write_oc20(folder: Path, number: int, *, compressed_text: bool = False) -> None:

@@ -168,17 +168,21 @@ def _read_xyz(path: Path, options: Options) -> Iterator[Atoms]:
 
 
 def _cut(text: list[str]) -> bool:
-    """The last line, which has no end, has fewer words than the one before, or a cut number."""
-    return len(text) > 3 and len(text[-1].rstrip()) < len(text[-2].rstrip())
+    """The last line has no end and is shorter than the one before: a number may be cut."""
+    last = text[-1]
+    return not last.endswith("\n") and len(text) > 3 and len(last) < len(text[-2].rstrip())
 
 
 def _oc20_names(path: Path) -> Iterator[dict[str, Any]] | None:
     """Columns from the text file that OC20 publishes beside an extended XYZ, a line a frame:
     `system_id,frame_number,reference_energy`. Frames of one system id are one relaxation."""
-    stem = _plain(path).removesuffix(".extxyz")
-    beside = [path.with_name(f"{stem}.txt{ending}") for ending in ("", *COMPRESSED)]
-    text = next((p for p in beside if p.is_file() and p.with_name(stem) != path), None)
-    if text is None or not _plain(path).endswith(".extxyz"):
+    name = _plain(path)
+    if not name.endswith(".extxyz"):
+        return None
+    stem = name.removesuffix(".extxyz")
+    beside = (path.with_name(f"{stem}.txt{ending}") for ending in ("", *COMPRESSED))
+    text = next((p for p in beside if p.is_file()), None)
+    if text is None:
         return None
     with _open(text) as file:
         if file.readline().count(",") != 2:
