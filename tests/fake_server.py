@@ -41,12 +41,17 @@ def message(kind: int, payload: bytes = b"") -> bytes:
 
 
 def forces_message(
-    step: int, forces: np.ndarray, energy: float | None = None, virial: np.ndarray | None = None
+    step: int,
+    forces: np.ndarray,
+    energy: float | None = None,
+    virial: np.ndarray | None = None,
+    spread: np.ndarray | None = None,
 ) -> bytes:
-    flags = (energy is not None) + 2 * (virial is not None)
+    flags = (energy is not None) + 2 * (virial is not None) + 4 * (spread is not None)
     payload = struct.pack("<qQIId", step, len(forces), flags, 0, energy or 0.0)
     payload += np.asarray(np.zeros(6) if virial is None else virial, "<f8").tobytes()
-    return message(FORCES, payload + np.asarray(forces, "<f8").tobytes())
+    payload += np.asarray(forces, "<f8").tobytes()
+    return message(FORCES, payload + np.asarray([] if spread is None else spread, "<f8").tobytes())
 
 
 def parse_step(payload: bytes) -> Step:

@@ -77,6 +77,7 @@ def test_a_request_carries_everything(ranks: int, server: FakeServer, tmp_path: 
         "group": "all",
         "held": "no",
         "atoms": "3",
+        "spread": "yes",
     }
     assert [(step.step - 5_000_000_000, step.kind) for step in server.steps] == [
         (0, 0),
