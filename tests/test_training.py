@@ -388,3 +388,29 @@ def test_frames_with_huge_forces_are_left_out(labelled: Path, tmp_path: Path) ->
 def test_frames_without_neighbours_are_said(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no two atoms of a training frame are within"):
         trainer_of(tmp_path, labelled, "model.cutoff=0.5")
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("training.precision=16-mixed", "needs a GPU"),
+        ("training.accelerator=cuda", "CUDAAccelerator"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_devices_that_are_not_there_are_said(
+    labelled: Path, tmp_path: Path, override: str, word: str
+) -> None:
+    with pytest.raises(DataError, match=f"cannot be had: .*{word}"):
+        trainer_of(tmp_path, labelled, override)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_the_loss_falls_in_each_precision(labelled: Path, tmp_path: Path, precision: str) -> None:
+    trainer = trainer_of(
+        tmp_path, labelled, f"training.precision={precision}", "training.steps=60",
+        "model.norm=batch", "training.batch=6",
+    )  # fmt: skip
+    losses: list[float] = []
+    trainer.run(lambda progress: losses.append(progress.loss))
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])

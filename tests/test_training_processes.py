@@ -83,6 +83,15 @@ def test_ctrl_c_stops_both_processes(labelled: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_missing_frames_end_both_processes(tmp_path: Path) -> None:
+    """The error of the first process is that of all: none waits for it."""
+    done = run(tmp_path / "x", tmp_path / "none.extxyz", *TWO)
+    assert done.returncode == 1
+    assert "none.extxyz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_a_fault_stops_both_processes(labelled: Path, tmp_path: Path) -> None:
     """A rate that makes the loss infinite: each ends, and the sentence is there."""
     done = run(tmp_path / "x", labelled, *TWO, "training.learning_rate=1e30", "training.steps=50")

@@ -48,14 +48,15 @@ def main(folder: Path, n_frames: int, overrides: list[str]) -> None:
             break
         visited.append(f"{name}-labelled.extxyz")
         before = "run" if k == 0 else f"run-{k}"
-        start = f"training.initial={before}/checkpoint.pt"
+        start = ("--from", f"{before}/checkpoint.pt")
         frames = f"data.train=[{', '.join(['train-labelled.extxyz', *visited])}]"
         seed = f"seed={k + 2}"
         train(
             folder,
             f"run-{k + 1}",
             f"alloy-{k + 1}.pt",
-            [*TRAIN_ON, start, frames, seed, *overrides],
+            [*TRAIN_ON, frames, seed, *overrides],
+            start,
         )
 
 
@@ -68,12 +69,14 @@ def label(folder: Path, name: str) -> None:
         )
 
 
-def train(folder: Path, run_folder: str, output: str, overrides: list[str]) -> None:
+def train(
+    folder: Path, run_folder: str, output: str, overrides: list[str], start: tuple[str, ...] = ()
+) -> None:
     if (folder / output).is_file():
         return
     resume = ["--resume"] if (folder / run_folder / "checkpoint.pt").is_file() else []
     settings = [f"folder={run_folder}", f"output={output}", *overrides]
-    run(folder, "forcenet-md", "train", HERE / "config.yaml", *settings, *resume)
+    run(folder, "forcenet-md", "train", HERE / "config.yaml", *settings, *start, *resume)
 
 
 def report(folder: Path, k: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,8 @@ def train(
     from forcenet_md.training.loop import Trainer
     from forcenet_md.training.stop import on_interrupt
 
-    overrides = [*(override or []), *([f"training.initial={start}"] if start else [])]
+    initial = [f"training.initial={json.dumps(str(start))}"] if start is not None else []
+    overrides = [*(override or []), *initial]
     settings = load_config(config, overrides)
     check_outputs(settings)
     trainer = Trainer(settings)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from forcenet_md.errors import DataError
 from forcenet_md.training.config import TrainingConfig
@@ -32,24 +35,38 @@ def make_fabric(config: TrainingConfig, folder: Path) -> Fabric:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     several = config.devices * config.nodes > 1
     try:
-        fabric = Fabric(
+        fabric = _quiet_fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.nodes,
             precision=config.precision,
-            # Buffers are the same everywhere without being sent; see norm.py.
-            strategy=DDPStrategy(forward_sync_buffers=False) if several else "auto",
+            strategy=_joint() if several else "auto",
             plugins=[_environment(several)],
             loggers=_loggers(config, folder),
         )
+        if fabric.strategy.precision.precision != config.precision:
+            raise ValueError("this precision needs a GPU")
         fabric.launch()
-    except (RuntimeError, ValueError) as error:
-        # MisconfigurationException is one of these; its first sentence says what is missing.
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        # Its first sentence says what is missing.
         raise DataError(
             f"training.devices={config.devices} with training.accelerator={config.accelerator} and"
             f" training.precision={config.precision} cannot be had: {str(error).split('. ')[0]}."
         ) from None
     return fabric
+
+
+def _quiet_fabric(**settings: Any) -> Fabric:
+    with warnings.catch_warnings():
+        # Fabric takes another precision then, with a warning; we refuse.
+        warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")
+        return Fabric(**settings)
+
+
+def _joint() -> DDPStrategy:
+    # Buffers are the same everywhere without being sent (norm.py). The others wait while the
+    # first process compiles the training set, which may take hours.
+    return DDPStrategy(forward_sync_buffers=False, timeout=timedelta(hours=12))
 
 
 def _environment(several: bool) -> ClusterEnvironment:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
-from forcenet_md.errors import DataError
+from forcenet_md.errors import DataError, ForceNetError
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.average import update_average
 from forcenet_md.training.batches import Batches, Position, ShareSampler, Step
@@ -61,8 +61,7 @@ class Trainer:
         settings = _settings(config, start)
         cutoff = float(settings.get("cutoff", ForceNetConfig.cutoff))
         cap = settings.get("neighbour_cap", ForceNetConfig.neighbour_cap)
-        with self.fabric.rank_zero_first():
-            self.data: Split = open_split(config.data, config.folder)
+        self.data = self._open_data()
         found = survey(self.data.train, cutoff, cap, config.training.batch_edges is not None)
         settings.setdefault("mean_neighbours", max(0.1, round(found.mean_neighbours, 1)))
         torch.manual_seed(config.seed)
@@ -80,6 +79,18 @@ class Trainer:
         self.best: float | None = None
         self.since_best = 0
         self.stop = False
+
+    def _open_data(self) -> Split:
+        """The first process compiles what has to be; its error is that of all."""
+        config, split, error = self.config, None, ""
+        if self.fabric.is_global_zero:
+            try:
+                split = open_split(config.data, config.folder)
+            except ForceNetError as fault:
+                error = str(fault)
+        if error := self.fabric.broadcast(error):
+            raise DataError(error)
+        return split or open_split(config.data, config.folder)
 
     def _set_up(self, cutoff: float, cap: int | None, costs: Any) -> None:
         """Everything that holds no state of the run."""
