@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from forcenet_md.data.label_run import LabelRun
+    from forcenet_md.data.screening import Line
+
+T = TypeVar("T")
+SAY_EVERY = 60.0  # s, where there is no terminal to draw on
+
+TEACHER_HELP = """zhou2004 (Ag Au Cu Pd Pt Ni); an ASE calculator, with options as
+lj,sigma=2.2,smooth=true: emt, lj, tblite (periodic: large cells, it knows the Γ point alone),
+chgnet, mace,model=PATH; module:function of your own; a model file; or a file with LAMMPS commands
+(pair_style, pair_coeff; {elements} stands for the elements)."""
 
 
 def label(
     structures: Annotated[
         Path, typer.Argument(help="A structure file that ASE reads.", show_default=False)
     ],
+    teacher: Annotated[str, typer.Option("--teacher", "-t", help=TEACHER_HELP, show_default=False)],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The labelled extended XYZ.", show_default=False)
-    ],
-    teacher: Annotated[
-        str,
+        Path | None,
         typer.Option(
-            "--teacher",
-            "-t",
-            help="zhou2004 (Ag Au Cu Pd Pt Ni), emt, lj, or a file with LAMMPS commands"
-            " (pair_style, pair_coeff; {elements} stands for the elements).",
+            "--out",
+            "-o",
+            help="The labelled extended XYZ; STRUCTURES-labelled.extxyz if not given. What fails"
+            " goes to OUT-failed.extxyz.",
             show_default=False,
         ),
-    ],
+    ] = None,
     elements: Annotated[
         str | None,
         typer.Option(
@@ -33,37 +48,135 @@ def label(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Seconds a frame may take at most.", show_default=False),
+    ] = None,
+    screen: Annotated[
+        bool, typer.Option(help="First see on a few frames if the teacher is smooth.")
+    ] = True,
+    screen_only: Annotated[
+        bool, typer.Option("--screen-only", help="Print that as a table, and label nothing.")
+    ] = False,
 ) -> None:
     """Label structures with a teacher (LAMMPS potentials by `run 0`, ASE calculators)."""
-    from contextlib import closing
-
-    from rich.console import Console
-    from rich.progress import track
-
-    from forcenet_md.data.frames import check_output, read_frames, write_frames
-    from forcenet_md.data.labelling import label_frames
+    from forcenet_md.data.frames import read_frames
+    from forcenet_md.data.label_run import LabelRun, beside
     from forcenet_md.errors import DataError
 
+    out = out or beside(structures, "-labelled.extxyz")
+    part = beside(out, ".part")
+    if resume and out.exists() and not part.exists():
+        _say(f"{out} is there and nothing was stopped: remove it to label again.")
+        return
     frames = read_frames(structures)
-    for given in (structures, Path(teacher)):
-        if out.exists() and given.exists() and out.samefile(given):
-            raise DataError(f"--out {out} would replace what is read: give another path.")
-    check_output(out)
     if elements:
         order = elements.split(",")
     else:
         order = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
-    console = Console(stderr=True)
-    with closing(label_frames(frames, teacher, order, workers, structures)) as results:
-        labelled = list(
-            track(
-                results,
-                total=len(frames),
-                description="labelling",
-                console=console,
-                disable=not console.is_terminal,
+    if screen_only:
+        _screen(frames, teacher, order, workers, timeout, table=True)
+        return
+    run = LabelRun(frames, structures, teacher, order, out, resume)
+    with run.part:
+        if screen and not run.part.done:
+            _screen(frames, teacher, order, workers, timeout)
+        first = _label(run, workers, timeout)
+        n_failed, n = len(run.part.failed), len(frames)
+        run.finish()
+    if n_failed:
+        _say(f"{n_failed} of {n} frames could not be labelled; they are in {run.failed}.")
+        _say(f"The first: {first}" if first else "")
+    if n_failed == n:
+        raise DataError("nothing could be labelled: try another teacher or mend the structures.")
+    _say(f"wrote {n - n_failed} labelled frames to {out}")
+
+
+def _label(run: LabelRun, workers: int, timeout: float | None) -> str:
+    """Label what is left, with progress; the first reason of a failure."""
+    reason = ""
+    done, n = len(run.part.done), len(run.frames)
+    if done:
+        _say(f"going on after {done} of {n} frames")
+    try:
+        with closing(run.label(workers, timeout)) as outcomes:
+            for outcome in _progress("labelling", outcomes, run.n_left):
+                if outcome.atoms is None and not reason:
+                    reason = f"frame {outcome.number}: {outcome.reason}"
+    except BaseException:
+        done = len(run.part.done)
+        if done:
+            _say(f"stopped after {done} of {n} frames: the same command with --resume goes on.")
+        raise
+    return reason
+
+
+def _screen(
+    frames: Sequence[Atoms],
+    teacher: str,
+    elements: Sequence[str],
+    workers: int,
+    timeout: float | None,
+    table: bool = False,
+) -> None:
+    """See if forces are smooth along short lines; warn where not, or print them all."""
+    from forcenet_md.data.screening import POINTS, choose_lines, screen
+
+    lines = choose_lines(frames)
+    with closing(screen(lines, teacher, elements, workers, timeout)) as steps:
+        for _ in _progress("screening", steps, POINTS * len(lines)):
+            pass
+    if table:
+        typer.echo("element  frame  atom  roughness  verdict       largest change of its force")
+        for line in lines:
+            typer.echo(
+                f"{line.element:7}  {line.number:5}  {line.row + 1:4}  {line.roughness:9.3f}"
+                f"  {line.verdict:12}  {_change(line)}"
             )
+        return
+    rough = [line for line in lines if line.verdict == "rough"]
+    for line in rough:
+        _say(
+            f"warning: {teacher} is rough: the force on {line.element} (atom {line.row + 1} of"
+            f" frame {line.number}) changes by {_change(line)}; roughness {line.roughness:.2f}"
+            " where a smooth potential has up to 0.1."
         )
-    write_frames(out, labelled)
-    console.print(f"wrote {len(labelled)} labelled frames to {out}")
+    if rough:
+        _say(
+            "warning: no network can learn a jump: its error stalls. Smooth the cutoff, or use"
+            " another teacher."
+        )
+
+
+def _change(line: Line) -> str:
+    if line.verdict == "not labelled":
+        return "-"
+    return f"{line.change:.3g} eV/Å in {line.step:g} Å, {line.place:+.2f} Å along the line"
+
+
+def _progress(what: str, steps: Iterator[T], total: int) -> Generator[T]:
+    """A bar with the time left on a terminal, a line a minute elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        begun = said = time.monotonic()
+        for done, step in enumerate(steps, 1):
+            bar.advance(task)
+            now = time.monotonic()
+            if not console.is_terminal and now > said + SAY_EVERY:
+                left = (now - begun) * (total - done) / done / 60
+                _say(f"{what}: {done} of {total}, {left:.0f} min left")
+                said = now
+            yield step
+
+
+def _say(sentence: str) -> None:
+    typer.echo(sentence, err=True)

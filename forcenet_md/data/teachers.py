@@ -1,7 +1,8 @@
 """Teachers: what labels structures with energies and forces.
 
 LAMMPS potentials by a snippet of commands, evaluated with `run 0` and read by atom id; ASE
-calculators by name. Forces are never gathered during dynamics: `fix langevin` adds its noise.
+calculators by name; model files. Forces are never gathered during dynamics: `fix langevin` adds
+its noise.
 """
 
 from __future__ import annotations
@@ -9,22 +10,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 from ase import Atoms
-from ase.calculators.emt import EMT
-from ase.calculators.lj import LennardJones
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import atomic_numbers
 
+from forcenet_md.data import foreign
+from forcenet_md.data.calculators import Chosen, Registered, choose, known, options_of, split
 from forcenet_md.data.eam import metals, write_setfl
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.lammps_box import LammpsBox
-from forcenet_md.errors import DataError
+from forcenet_md.errors import DataError, ForceNetError
 
 ZHOU = "zhou2004"
-ASE_TEACHERS = ("emt", "lj")
-TEACHERS = (ZHOU, *ASE_TEACHERS)
 UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")
 
 
@@ -34,25 +36,62 @@ class Teacher(Protocol):
     name: str
 
     def label(self, atoms: Atoms) -> Atoms:
-        """A copy with energy (eV) and forces (eV/Å). Raises DataError."""
+        """A copy with forces (eV/Å) and, where the teacher has them, energy (eV) and stress.
+
+        Raises DataError."""
 
 
 class AseTeacher:
-    """An ASE calculator by name: emt (ASE's effective medium) or lj (Lennard-Jones)."""
+    """An ASE calculator as `choose` finds it, or by its name."""
 
-    def __init__(self, name: str, **options: Any) -> None:
-        self.name = name
-        self._calculator: Any = {"emt": EMT, "lj": LennardJones}[name](**options)
+    def __init__(self, chosen: Chosen | str) -> None:
+        found = choose(chosen) if isinstance(chosen, str) else chosen
+        if found is None:
+            raise DataError(
+                f"the ASE calculator {chosen!r} is not registered: {', '.join(known())}."
+            )
+        self._chosen = found
+        self.name = self._chosen.name
+        self._calculator = self._chosen.make()
 
     def label(self, atoms: Atoms) -> Atoms:
+        self._check_periodic(atoms)
+        # Neighbour lists and first guesses of the structure before would show in the last digits.
+        reset = getattr(self._calculator, "reset", None)
+        if reset is not None:
+            reset()
         work = atoms.copy()
         work.calc = self._calculator
         try:
-            return with_labels(atoms, work.get_potential_energy(), work.get_forces())
+            forces = np.array(work.get_forces(apply_constraint=False), dtype=float)
         except NotImplementedError as error:
             raise DataError(
                 f"teacher '{self.name}' cannot label {work.get_chemical_formula()}: {error}."
             ) from error
+        try:
+            energy = float(work.get_potential_energy())
+        except PropertyNotImplementedError:  # a network of forces alone
+            energy = None
+        if getattr(self._calculator, "converged", None) is False:
+            raise DataError(
+                f"teacher '{self.name}' did not converge; give it more steps or leave it out."
+            )
+        out = with_labels(atoms, energy, forces)
+        stress = getattr(self._calculator, "results", {}).get("stress")
+        if stress is not None and atoms.pbc.all():
+            out.calc.results["stress"] = np.array(stress, dtype=float)
+        return out
+
+    def _check_periodic(self, atoms: Atoms) -> None:
+        """Some calculators silently take a structure as periodic in every direction."""
+        takes = self._chosen.entry.periodic
+        whole = atoms.pbc.all() or (takes == "all or none" and not atoms.pbc.any())
+        if takes != "any" and not whole:
+            raise DataError(
+                f"teacher '{self.name}' takes a structure as periodic in every direction"
+                f"{' or in none' if takes == 'all or none' else ''}: give it a cell with enough"
+                ' vacuum and pbc="T T T".'
+            )
 
 
 class LammpsTeacher:
@@ -105,29 +144,69 @@ class LammpsTeacher:
 
 @contextmanager
 def open_teacher(spec: str | Path, elements: Sequence[str] = ()) -> Iterator[Teacher]:
-    """The teacher of a name (zhou2004, emt, lj) or of a file with LAMMPS commands.
+    """A teacher: NAME[,key=value…] of a registered ASE calculator, zhou2004, a model file (.pt) or
+    shipped model, module:function of one's own, or a file with LAMMPS commands.
 
     elements: order of the atom types of a LAMMPS teacher. Raises DataError for an unknown one.
     """
-    if str(spec) in ASE_TEACHERS:
-        yield AseTeacher(str(spec))
-    elif str(spec) == ZHOU:
+    found = find_teacher(spec)
+    if isinstance(found, Chosen):
+        yield AseTeacher(found)
+    elif found is None:
         chosen = list(elements) or list(metals())
         with tempfile.TemporaryDirectory(prefix="forcenet-eam-") as folder:
             table = write_setfl(chosen, Path(folder) / "zhou2004.eam.alloy")
             snippet = f"pair_style eam/alloy\npair_coeff * * {table} {{elements}}"
             yield from _closing(LammpsTeacher(ZHOU, snippet, chosen))
-    elif Path(spec).is_file():
-        snippet = _text(Path(spec))
-        yield from _closing(LammpsTeacher(Path(spec).name, snippet, elements))
     else:
+        yield from _closing(LammpsTeacher(found.name, read_snippet(found), elements))
+
+
+def find_teacher(spec: str | Path) -> Chosen | Path | None:
+    """What a specification names: a calculator, the file of a LAMMPS snippet, or None for
+    zhou2004. Raises DataError."""
+    spec = str(spec)
+    name, settings = split(spec)
+    if spec == ZHOU:
+        return None
+    if spec not in known() and Path(spec).is_file() and not spec.endswith(".pt"):
+        return Path(spec)
+    if name.endswith(".pt") or _is_shipped(name):
+        parameters = {"dtype": "float64", "trust": False}
+        path = _model_file(name)
+        entry = Registered(partial(foreign.forcenet, path), parameters, packages=("torch",))
+        return Chosen(path, entry, options_of(name, entry, settings))
+    chosen = choose(spec)
+    if chosen is None:
         raise DataError(
-            f"there is no teacher '{spec}': use one of {', '.join(TEACHERS)}, or the path"
-            " of a file with LAMMPS commands (pair_style, pair_coeff)."
+            f"there is no teacher '{spec}': use {ZHOU} or an ASE calculator"
+            f" ({', '.join(known())}, with options as lj,sigma=2.2), module:function of your own,"
+            " a model file, or the path of a file with LAMMPS commands (pair_style, pair_coeff)."
         )
+    return chosen
 
 
-def _text(path: Path) -> str:
+def _is_shipped(name: str) -> bool:
+    from forcenet_md.inference.load import SHIPPED
+
+    return (SHIPPED / f"{name}.pt").is_file()
+
+
+def _model_file(name: str) -> str:
+    """The path of a model. Raises DataError when there is none."""
+    from forcenet_md.inference.load import model_path
+
+    try:
+        path = model_path(name)
+    except ForceNetError as error:
+        raise DataError(str(error)) from None
+    if not path.is_file():
+        raise DataError(f"there is no model file {path}: give the path of an m.pt.")
+    return str(path)
+
+
+def read_snippet(path: Path) -> str:
+    """LAMMPS commands. Raises DataError."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -6,19 +6,16 @@ With them every route can be tested against an exact reference, and teachers can
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import isfinite
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators import emt, lj
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
-from ase.data import atomic_numbers, chemical_symbols
 
-from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError
+from forcenet_md.data.calculators import REGISTER, Chosen, choose, served, split
+from forcenet_md.errors import DataError, EvaluationError, ForceNetError, ModelFileError
 from forcenet_md.graph.capacity import check_capacity
 from forcenet_md.graph.frame import Frame, Placement
 from forcenet_md.inference.interface import Capabilities, Request, Timings
@@ -26,32 +23,6 @@ from forcenet_md.system import Forces, System
 
 MAX_PAIRS = 10_000_000  # a neighbour list of ASE takes about a hundred bytes for each
 SKIN = 0.6  # Å that ASE's lists reach beyond the cutoff
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A calculator that can be served; cutoff is that of its neighbour list, in Å."""
-
-    make: Callable[..., Calculator]
-    parameters: dict[str, Any]
-    numbers: frozenset[int]
-    cutoff: Callable[[Calculator], float]
-
-
-REGISTER = {
-    "emt": Registered(
-        make=emt.EMT,
-        parameters=emt.EMT.default_parameters,
-        numbers=frozenset(atomic_numbers[symbol] for symbol in emt.parameters),
-        cutoff=lambda _: 6.0,
-    ),
-    "lj": Registered(
-        make=lj.LennardJones,
-        parameters=lj.LennardJones.default_parameters,
-        numbers=frozenset(range(1, len(chemical_symbols))),
-        cutoff=lambda calculator: calculator.parameters.rc,
-    ),
-}
 
 
 class AseSession:
@@ -76,10 +47,13 @@ class AseEvaluator:
 
     def __init__(self, spec: str) -> None:
         """Raises ModelFileError for an unknown name or parameter."""
-        self._entry, self._parameters = _parse(spec)
+        self._chosen = _choose(spec)
+        entry = self._chosen.entry
+        assert entry.cutoff is not None  # else it is not among the served
         try:
-            calculator = self._entry.make(**self._parameters)
-            self._cutoff = float(self._entry.cutoff(calculator))
+            self._cutoff = float(entry.cutoff(self._chosen.make()))
+        except DataError as error:
+            raise ModelFileError(str(error)) from None
         except Exception as error:
             raise ModelFileError(f"{spec} cannot be made: {error}.") from None
         if not 0.0 < self._cutoff < 100.0:
@@ -87,7 +61,7 @@ class AseEvaluator:
         self.timings = Timings()
         self.capabilities = Capabilities(
             name=spec,
-            numbers=self._entry.numbers,
+            numbers=entry.numbers,
             cutoff=self._cutoff,
             energy=True,
             stress=True,
@@ -95,7 +69,7 @@ class AseEvaluator:
         )
 
     def new_session(self) -> AseSession:
-        return AseSession(self._entry.make(**self._parameters))
+        return AseSession(self._chosen.make())
 
     def warm_up(self) -> None:
         """Nothing to prepare but the import of ASE's parts."""
@@ -155,31 +129,16 @@ def _forces(atoms: Atoms, want_stress: bool) -> Forces:
     return Forces(forces=np.array(forces), energy=energy, stress=stress)
 
 
-def _parse(spec: str) -> tuple[Registered, dict[str, Any]]:
-    name, *settings = spec.removeprefix("ase:").split(",")
-    if name not in REGISTER:
+def _choose(spec: str) -> Chosen:
+    name, _ = split(spec)
+    if name not in served():
+        teaches = "can teach but not be served" if name in REGISTER else "is not registered"
         raise ModelFileError(
-            f"the ASE calculator {name!r} is not registered: use one of {', '.join(REGISTER)}."
+            f"the ASE calculator {name!r} {teaches}: use one of {', '.join(served())}."
         )
-    entry = REGISTER[name]
-    parameters = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key not in entry.parameters:
-            raise ModelFileError(
-                f"{name} has no parameter {key!r}: it has {', '.join(entry.parameters)}."
-            )
-        parameters[key] = _value(key, value)
-    return entry, parameters
-
-
-def _value(key: str, text: str) -> float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
     try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
-        raise ModelFileError(f"the value of {key} is {text!r}: give a number, true or false.")
-    return value
+        chosen = choose(spec)
+    except DataError as error:
+        raise ModelFileError(str(error)) from None
+    assert chosen is not None  # its name is in the register
+    return chosen
