@@ -10,7 +10,7 @@ import torch
 from training_runs import crystal, frames_of, write_labelled
 
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
-from forcenet_md.training import fused
+from forcenet_md.training import fused, norm
 from forcenet_md.training.fused import can_fuse, fused_forces
 from forcenet_md.training.graphs import to_graph
 from forcenet_md.training.network import Network
@@ -71,3 +71,23 @@ def test_mixed_precision_is_near_the_single_one(settings: Any, tmp_path: Path) -
     assert 0.0 < (exact - rough).abs().max() < 0.03 * exact.abs().max()
     rough.abs().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_joint_batch_norm_of_one_process_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, gradients and running statistics; the sums over processes are left as they are."""
+    monkeypatch.setattr(norm.dist, "all_reduce", lambda _tensor: None)
+    torch.manual_seed(0)
+    theirs, ours = (torch.nn.BatchNorm1d(5).double() for _ in range(2))
+    ours.__class__ = norm.JointBatchNorm
+    found = []
+    for module in (theirs, ours):
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            x = 3.0 + torch.randn(17, 5, dtype=torch.float64, generator=generator)
+            y = module(x.requires_grad_())
+            y.pow(3).sum().backward()
+        found.append([y, x.grad, *[p.grad for p in module.parameters()], *module.buffers()])
+        module.eval()
+        found[-1].append(module(x))
+    for first, second in zip(*found, strict=True):
+        assert torch.allclose(first.double(), second.double(), rtol=1e-12, atol=1e-12)

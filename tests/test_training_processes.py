@@ -32,7 +32,11 @@ OPTIONS = {
         "training.batch_edges=2600", "training.steps=8", "augmentation.noise=0.05",
         "loss.element_weights={Au: 3}", "data.workers=1", "data.validation_fraction=0.3",
     ),
-    "norm": ("training.batch=5", "training.steps=8", "model.norm=batch", "model.n_hidden_edge=2"),
+    # Adam takes rounding for a direction, times the rate; a norm of half a batch would be 1e-4 off
+    "norm": (
+        "training.learning_rate=2e-4", "training.batch=5", "training.steps=8", "model.norm=batch",
+        "model.n_hidden_edge=2",
+    ),
 }  # fmt: skip
 
 
