@@ -5,8 +5,8 @@ of its force over the largest first difference: for a function that changes over
 about 0.01 Å / L, 0.015 to 0.05 for potentials that networks have learned; where the force jumps,
 both differences are the jump, and it is 0.4 to 1.
 
-A steep but smooth place (two atoms nearly on one another) comes near that, and a jump may be small
-beside it. So above 0.1 the place of the largest second difference is looked at again with a tenth
+A steep but smooth place (two atoms nearly on one another) comes near 0.1, and a small jump may hide
+beside it. So from 0.1 on the place of the largest second difference is looked at again with a tenth
 of the step: what is smooth is ten times smoother there, a jump or a kink is not.
 """
 
@@ -26,7 +26,7 @@ from forcenet_md.data.labelling import label_frames
 POINTS = 61
 STEP = 0.01  # Å
 FINE = 10  # times finer, over two steps
-DOUBTFUL = 0.1  # above it the fine step decides
+DOUBTFUL = 0.1  # above it the fine step is asked too
 ROUGH = 0.2
 FLAT = 0.01  # eV/Å²: slopes below it are of an atom that feels nothing
 DIRECTION = np.array([0.6, 0.64, 0.48])  # along no axis or mirror plane of a crystal; of length 1
@@ -89,12 +89,10 @@ class Line:
 
     @property
     def rough(self) -> bool:
-        """A jump or a kink, and not only a steep place."""
-        if not self.doubtful:
-            return False
-        if not np.isfinite(self.fine).all():
-            return self.roughness > ROUGH
-        return roughness(self.fine, STEP / FINE) > ROUGH
+        """Beyond what smooth potentials have, or with a jump or kink at the doubtful place."""
+        return self.roughness > ROUGH or (
+            self.doubtful and roughness(self.fine, STEP / FINE) > ROUGH
+        )
 
     @property
     def verdict(self) -> str:
