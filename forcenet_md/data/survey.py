@@ -1,6 +1,6 @@
 """What is found in frames while they pass: statistics, duplicates, strange ones.
 
-Per frame it keeps 36 bytes; everything else does not grow with the number of frames.
+Per frame it keeps 32 bytes; everything else does not grow with the number of frames.
 """
 
 from __future__ import annotations
