@@ -158,6 +158,7 @@ def wait_for_root(world: Intracomm) -> None:
 def abort(world: Intracomm) -> NoReturn:
     """End all ranks at once, with what they have said."""
     flush()
+    time.sleep(0.2)  # mpirun may drop what it has not yet read when the abort reaches it
     world.Abort(1)
     os._exit(1)  # MPI asks for the end of all, and may come back before it is there
 
