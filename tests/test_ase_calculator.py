@@ -60,6 +60,7 @@ def test_properties_of_the_calculator_behind_it() -> None:
     )
 
 
+@pytest.mark.slow
 def test_fire_and_a_moving_cell_with_energy_and_stress() -> None:
     atoms = bulk("Cu", cubic=True) * 2
     atoms.rattle(0.1, seed=1)
@@ -106,6 +107,7 @@ def test_optimisers_on_forces_alone(model: str, tmp_path: Path, optimiser: type)
         np.testing.assert_allclose(images[-1].get_forces(), atoms.get_forces())
 
 
+@pytest.mark.slow
 def test_langevin_on_forces_alone_is_the_same_as_forces_one_by_one(model: str) -> None:
     atoms = alloy()
     atoms.calc = ForceNetCalculator(model, dtype="float64")

@@ -185,6 +185,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_server_that_does_not_start(tmp_path: Path) -> None:
     with (
         pytest.raises(ProcessError, match=r"the server did not start: .*nothing\.pt"),
@@ -193,6 +194,7 @@ def test_server_that_does_not_start(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_ipi_that_fails(tmp_path: Path) -> None:
     xml = tmp_path / "a.xml"
     xml.write_text("<simulation></simulation>")

@@ -151,6 +151,7 @@ def test_nothing_is_said_against_an_input(name: str, monkeypatch: pytest.MonkeyP
         assert plan.forcefield.batch_size == plan.ipi.systems[0].beads == int(name[5:])
 
 
+@pytest.mark.slow
 def test_beads_in_one_batch(folder: Folder) -> None:
     folder.set("path-4.xml", 10, 5)
     said = folder.run("path-4.xml", "alloy")

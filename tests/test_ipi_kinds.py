@@ -60,6 +60,7 @@ MOTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_dynamics_of_a_cluster_are_those_of_i_pi_alone(tmp_path: Path) -> None:
     """Seven systems at one force field. Velocities to 1e-8; energies differ by what is known."""
     steps, atoms = 40, cluster()
@@ -87,6 +88,7 @@ OPTIMISERS = ("sd", "cg", "bfgs", "lbfgs", "bfgstrm", "damped_bfgs")
 TOLERANCE = 1.001e-7  # atomic units: the least that i-PI takes
 
 
+@pytest.mark.slow
 def test_all_optimisers_take_the_same_steps(tmp_path: Path) -> None:
     systems = "".join(system(minimise(mode, TOLERANCE), mode) for mode in OPTIMISERS)
     runs = run_all(versus(FREE), systems, cluster(), tmp_path, 6)

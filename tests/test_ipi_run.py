@@ -298,6 +298,7 @@ def test_a_signal_ends_both(name: str, number: int) -> None:
     assert not Path(f"/tmp/ipi_{name}").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_ipi(name: str) -> None:
     with Supervisor(write(name, steps=FOREVER)) as supervisor:
         supervisor.process.kill()
@@ -307,6 +308,7 @@ def test_a_killed_supervisor_leaves_no_ipi(name: str) -> None:
     assert not Path(f"/tmp/ipi_{name}").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_ipi_ends_the_run(name: str) -> None:
     with Supervisor(write(name, steps=FOREVER)) as supervisor:
         os.kill(supervisor.children[-1], signal.SIGKILL)

@@ -71,6 +71,7 @@ def test_every_fault_costs_one_frame() -> None:
         np.testing.assert_array_equal(forces_of(out), frames[k].get_forces())
 
 
+@pytest.mark.slow
 def test_order_options_and_provenance() -> None:
     frames = [crystal(k) for k in range(5)]
     out = label_all(frames, "lj,sigma=2.2,rc=5,smooth=true", workers=3)
@@ -94,6 +95,7 @@ def test_held_atoms_keep_their_true_forces() -> None:
     np.testing.assert_array_equal(forces_of(out), free.get_forces())
 
 
+@pytest.mark.slow
 def test_a_model_teaches_without_an_energy_in_processes_with_one_thread() -> None:
     import torch
 
@@ -191,6 +193,7 @@ def test_a_stopped_command_goes_on_bit_for_bit(tmp_path: Path, number: int) -> N
     assert not (tmp_path / "out.part").exists()
 
 
+@pytest.mark.slow
 def test_failures_are_kept_aside_with_their_reason(tmp_path: Path) -> None:
     bad = crystal(1)
     bad.positions[1] = bad.positions[0]
@@ -214,9 +217,9 @@ def test_failures_are_kept_aside_with_their_reason(tmp_path: Path) -> None:
     ("teacher", "rough"),
     [
         ("emt", False),
-        ("zhou2004", False),
+        pytest.param("zhou2004", False, marks=pytest.mark.slow),
         ("lj,sigma=2.2,epsilon=0.4,rc=5,smooth=true", False),
-        ("own_teachers:jumping,jump=5", True),
+        pytest.param("own_teachers:jumping,jump=5", True, marks=pytest.mark.slow),
         ("own_teachers:jumping,jump=0.5", True),
     ],
 )

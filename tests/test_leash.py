@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,11 +59,16 @@ def ended(process: subprocess.Popen[str], pid: int) -> bool:
     process.wait(PATIENCE)
     assert process.stdout is not None
     process.stdout.read()
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:  # its files are closed a moment before it is gone
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
 
 
 @pytest.mark.parametrize("code", [0, 3])

@@ -226,6 +226,7 @@ def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
     assert remarks_on_size(Atoms("Cu"), known) == []
 
 
+@pytest.mark.slow
 def test_command_line_faults(tmp_path: Path) -> None:
     done = prepare(tmp_path / "none.cif", "--model", "ase:emt")
     assert done.returncode == 1

@@ -170,6 +170,7 @@ def test_a_committee_in_lammps_equals_ase(committee: list[Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_committee_in_the_process_of_lammps_equals_ase(
     committee: list[Path], tmp_path: Path, ranks: int
 ) -> None:

@@ -79,6 +79,7 @@ def test_i_pi_equals_ase_for_a_random_model(tmp_path: Path) -> None:
     assert_equal_routes(tmp_path / "m.pt", ALL, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_committee_in_i_pi_equals_ase(tmp_path: Path) -> None:
     """`forcenet-md ipi`: mean forces, and the spread in i-PI's own files and in the log."""
     members = [tmp_path / name for name in ("a.pt", "b.pt", "c.pt")]

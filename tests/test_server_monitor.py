@@ -145,6 +145,7 @@ class Terminal:
         os.close(self._fd)
 
 
+@pytest.mark.slow
 def test_the_status_line_of_a_terminal(tmp_path):
     with contextlib.closing(Terminal("--listen", f"unix:{tmp_path}/s")) as terminal:
         terminal.until("0 clients · idle")

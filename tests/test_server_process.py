@@ -60,6 +60,7 @@ def test_many_addresses_at_once_and_a_secret_beyond_this_machine(tmp_path):
         assert "salt" not in server.text
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_address_and_a_stale_socket(tmp_path):
     place = address(tmp_path)
     with ServeProcess("--listen", place) as server:
@@ -160,6 +161,7 @@ def test_a_signal_at_any_time_from_the_start_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_time_limits_can_be_set(tmp_path):
     limits = ("--handshake-timeout", "0.2", "--message-timeout", "0.4")
     with ServeProcess("--listen", address(tmp_path), *limits) as server:
