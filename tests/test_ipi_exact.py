@@ -97,6 +97,7 @@ FEW = ["sockets", "padded batches", "older flow"]
 
 
 @pytest.mark.parametrize("names", [FEW, pytest.param(list(BEADS), marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_beads_however_they_are_sent(tmp_path: Path, names: list[str]) -> None:
     """Path integrals: each way gives what i-PI's driver gives bead by bead."""
     fields: Variants = {name: [BEADS[name]] for name in names} | {"theirs": [Direct(EMT)]}

@@ -82,6 +82,7 @@ def test_labels_follow_atom_ids_when_lammps_sorts() -> None:
     np.testing.assert_allclose(shuffled, straight[order], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_labelling_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no teacher 'nonsense'"):
         label_all([crystal(0)], "nonsense")
@@ -193,6 +194,7 @@ def label(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_bad_output_is_said_before_labelling(tmp_path: Path) -> None:
     given = tmp_path / "in.extxyz"
     write_frames(given, [crystal(0)])

@@ -303,6 +303,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plugin")
+@pytest.mark.slow
 def test_one_atom_moves_and_names_are_quoted(server: str, tmp_path: Path) -> None:
     out = tmp_path / "my run"
     write(tmp_path / "cu.cif", bulk("Cu"))

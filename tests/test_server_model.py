@@ -87,6 +87,7 @@ def test_the_net_force_is_kept_where_atoms_are_held(model):
     assert nets[1] / 4 * 0.9 < told[1] < 2 * nets[1] / 4
 
 
+@pytest.mark.slow
 def test_forces_alone_are_refused_to_who_needs_more(model, tmp_path):
     place = f"unix:{tmp_path}/s"
     with ServeProcess("--listen", place, model=str(model)) as server:

@@ -114,6 +114,7 @@ def test_sigterm_in_mid_step_lets_the_answer_go_out(tmp_path):
     np.testing.assert_array_equal(answer.forces, reference(atoms)[1])
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(tmp_path):
     atoms = copper(20)  # 32,000 atoms: seconds
     place = address(tmp_path)
@@ -190,6 +191,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.slow
 def test_clients_killed_in_mid_step_leave_nothing(tmp_path):
     with ServeProcess("--listen", address(tmp_path)) as server:
         descriptors = f"/proc/{server.process.pid}/fd"
