@@ -25,8 +25,11 @@ from forcenet_md.artifact.export import read_card
 from forcenet_md.artifact.update import update_card
 from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import write_frames
+from forcenet_md.data.labelled import fixed_atoms
 from forcenet_md.errors import DataError, ForceNetError, ModelFileError
 from forcenet_md.evaluation import run
+from forcenet_md.evaluation.errors import Sample
+from forcenet_md.evaluation.spread import judge_spread
 from forcenet_md.inference.load import model_path
 
 PICTURES = ("parity.png", "errors.png", "error-over-force.png", "worst.png")
@@ -242,3 +245,60 @@ def test_a_frame_without_labels_is_named(data: Path) -> None:
 def test_one_turn_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(data, "-m", data.parent / "small.pt", "--rotations", 1, code=2)
     assert "two turns or more" in capsys.readouterr().err
+
+
+def test_a_committee_is_judged_by_its_mean_and_its_spread(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, members = data.parent, [data.parent / f"m{seed}.pt" for seed in range(3)]
+    for seed, member in enumerate(members):
+        write_model(member, seed=seed, net_force_removed=True)
+    first, *others = members
+    told = ("-m", first, "--committee", *others, "--dtype", "float64", "--rotations", 0)
+    command(data, *told, "--json", "--report", folder / "report")
+    output = capsys.readouterr()
+    found = json.loads(output.out)
+    assert found["model"]["committee"] == [str(member) for member in others]
+
+    calculator = ForceNetCalculator(first, committee=others, dtype="float64")
+    spreads, errors = [], []
+    for atoms in crystals():
+        twin, free = atoms.copy(), ~fixed_atoms(atoms)
+        twin.calc, labels = calculator, atoms.calc.results["forces"]
+        error = twin.get_forces(apply_constraint=False) - (labels - labels.mean(axis=0))
+        errors += np.linalg.norm(error, axis=1)[free].tolist()
+        spreads += calculator.results["force_spread"][free].tolist()
+    order = np.argsort(spreads)
+    ranks = [np.argsort(np.argsort(values)) for values in (spreads, errors)]
+    spread = found["spread"]
+    assert spread["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert (spread["exact"], spread["n_sampled"]) == (True, len(errors))
+    assert spread["mean"] == pytest.approx(np.mean(spreads))
+    for tenth, atoms_of in zip(spread["tenths"], np.array_split(order, 10), strict=True):
+        assert tenth["error"] == pytest.approx(np.mean(np.array(errors)[atoms_of]))
+        assert tenth["spread"] == pytest.approx(np.mean(np.array(spreads)[atoms_of]))
+    assert f"rank correlation of the two: {spread['spearman']:.2f}" in output.err
+
+    page = Page()
+    page.feed((folder / "report" / "report.html").read_text())
+    assert "tenth of the atoms, by spread" in page.words
+    assert "a committee has no card" in page.words
+    assert len(page.links) == len(PICTURES) + 1
+    assert (folder / "report" / "error-over-spread.png").is_file()
+    with pytest.raises(ModelFileError, match="no card"):
+        build_app()(["evaluate", str(data), *map(str, told), "--into-card"])
+
+
+def test_a_spread_that_is_the_same_everywhere_has_no_rank() -> None:
+    sample = Sample(9)
+    rows = np.zeros((4, 9))
+    rows[:, 3] = [0.1, 0.2, 0.3, 0.4]
+    sample.add(rows)
+    spread = judge_spread(sample)
+    assert spread is not None
+    assert spread.spearman is None
+    assert [tenth.error for tenth in spread.tenths] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    rows[:, 8] = np.nan  # a model without a spread
+    alone = Sample(9)
+    alone.add(rows)
+    assert judge_spread(alone) is None

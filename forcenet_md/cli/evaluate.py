@@ -67,6 +67,15 @@ def evaluate(
             help="Put the figures into the model file's card, in place of those in it.",
         ),
     ] = False,
+    committee: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL…",
+            help="Further models that answer together with --model: the errors are those of the"
+            " mean, beside how well the spread tells them.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     dtype: Annotated[Literal["float32", "float64"], typer.Option()] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="Of torch on the cpu.")] = 1,
@@ -96,21 +105,27 @@ def evaluate(
     from forcenet_md.training.stop import on_interrupt
 
     console = Console(stderr=True)
-    card = _card(model)
+    others = list(committee or ())
+    cards = _cards(model, others)
+    card = cards[0] if len(cards) == 1 else None  # a committee has none
     if rotations == 1:
         raise typer.BadParameter(
             "a spread needs two turns or more; 0 for none", param_hint="--rotations"
         )
     if into_card:
-        _check_card(model, card)
+        _check_card(" ".join([model, *others]), card)
     for path in (out, report and report / "report.html"):
         if path:
             check_output(path)
-    evaluator = load_evaluator(model, device=device, threads=threads, dtype=dtype, trust=trust)
+    evaluator = load_evaluator(
+        model, device=device, threads=threads, dtype=dtype, trust=trust, committee=others
+    )
     known = evaluator.capabilities
-    described = Model(name=known.name, spec=model, sha256=known.sha256, dtype=dtype)
+    described = Model(
+        name=known.name, spec=model, committee=others, sha256=known.sha256, dtype=dtype
+    )
     settings = Settings(
-        remove_net_force=bool(card and card.net_force_removed),
+        remove_net_force=bool(cards) and all(each.net_force_removed for each in cards),
         limit=limit,
         split_by=tuple(dict.fromkeys(split_by or ())),
         free_only=free_only,
@@ -155,11 +170,14 @@ def evaluate(
         )
 
 
-def _card(model: str) -> Card | None:
+def _cards(model: str, committee: list[str]) -> list[Card]:
+    """Of a model and those beside it; none for an ASE calculator."""
     from forcenet_md.artifact.archive import read
-    from forcenet_md.inference.load import model_path
+    from forcenet_md.inference.load import committee_paths, model_path
 
-    return None if model.startswith("ase:") else read(model_path(model)).card
+    if committee:
+        return [read(path).card for path in committee_paths(model, committee)]
+    return [] if model.startswith("ase:") else [read(model_path(model)).card]
 
 
 def _check_card(model: str, card: Card | None) -> None:

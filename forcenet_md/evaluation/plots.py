@@ -75,28 +75,31 @@ def plot_histograms(path: Path, errors: Array, numbers: NDArray[np.int64]) -> No
     _save(figure, path)
 
 
-def plot_against_force(path: Path, errors: Array, forces: Array) -> None:
-    """Error over the length of the label: density, and the median in bands; [n_atoms] eV/Å."""
+def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str) -> None:
+    """Error over another length: density, and the median in bands; [n_atoms] eV/Å.
+
+    what: the lengths in words, sign: in short
+    """
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
-    shown = forces > FLOOR  # a label of zero, as by symmetry, has no place on the axis
-    forces, errors = forces[shown], np.maximum(errors[shown], FLOOR)
-    if len(forces):
+    shown = lengths > FLOOR  # a label of zero, as by symmetry, has no place on the axis
+    lengths, errors = lengths[shown], np.maximum(errors[shown], FLOOR)
+    if len(lengths):
         bins = axes.hexbin(
-            forces, errors, gridsize=70, bins="log", mincnt=1, linewidths=0.0,
+            lengths, errors, gridsize=70, bins="log", mincnt=1, linewidths=0.0,
             xscale="log", yscale="log", cmap="viridis",
         )  # fmt: skip
         figure.colorbar(bins, label="atoms")
-        edges = np.unique(np.quantile(forces, np.linspace(0.0, 1.0, 21)))
+        edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, 21)))
         if len(edges) > 2:
-            band = np.clip(np.searchsorted(edges, forces, "right") - 1, 0, len(edges) - 2)
-            middle = [float(np.median(forces[band == b])) for b in np.unique(band)]
+            band = np.clip(np.searchsorted(edges, lengths, "right") - 1, 0, len(edges) - 2)
+            middle = [float(np.median(lengths[band == b])) for b in np.unique(band)]
             median = [float(np.median(errors[band == b])) for b in np.unique(band)]
             axes.plot(middle, median, "o-", color="crimson", ms=3, lw=1.2, label="median")
-        ends = np.array([forces.min(), forces.max()])
-        axes.plot(ends, ends, color="black", lw=0.6, ls="--", label="error = |F|")
+        ends = np.array([lengths.min(), lengths.max()])
+        axes.plot(ends, ends, color="black", lw=0.6, ls="--", label=f"error = {sign}")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
-    axes.set_xlabel("length of the label |F| (eV/Å)")
+    axes.set_xlabel(f"{what} (eV/Å)")
     axes.set_ylabel("length of the error (eV/Å)")
     _save(figure, path)
 

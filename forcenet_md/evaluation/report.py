@@ -14,6 +14,7 @@ from forcenet_md.artifact.card import Card
 from forcenet_md.errors import DataError
 from forcenet_md.evaluation import plots
 from forcenet_md.evaluation.result import Evaluation
+from forcenet_md.evaluation.spread import spread_and_error
 from forcenet_md.evaluation.table import HEADER, cells, remarks, rows_of, title
 from forcenet_md.evaluation.totals import Outcome, Picture
 
@@ -84,7 +85,12 @@ def _draw(folder: Path, outcome: Outcome) -> list[tuple[Path, str]]:
         ]
         plots.plot_parity(drawn[0][0], labels, predicted)
         plots.plot_histograms(drawn[1][0], errors, numbers)
-        plots.plot_against_force(drawn[2][0], errors, np.linalg.norm(labels, axis=1))
+        sizes = np.linalg.norm(labels, axis=1)
+        plots.plot_against(drawn[2][0], errors, sizes, "length of the label |F|", "|F|")
+    if outcome.result.spread:
+        drawn.append((folder / "error-over-spread.png", "Error over the committee's spread."))
+        spread, errors = spread_and_error(outcome.sample)
+        plots.plot_against(drawn[-1][0], errors, spread, "spread of the committee", "spread")
     if outcome.pictures:
         worst = folder / "worst.png"
         plots.plot_structures(worst, _varied(outcome.pictures)[:DRAWN])
@@ -121,6 +127,15 @@ def _page(
         data = base64.b64encode(path.read_bytes()).decode()
         yield f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
         yield f"<figcaption>{escape(caption)}</figcaption></figure>"
+    if result.spread:
+        yield "<h2>Spread and error</h2>"
+        yield from _table(
+            ("tenth of the atoms, by spread", "mean spread", "mean error"),
+            (
+                [str(k), f"{tenth.spread:.4f}", f"{tenth.error:.4f}"]
+                for k, tenth in enumerate(result.spread.tenths, 1)
+            ),
+        )
     yield "<h2>Worst frames</h2>"
     yield from _table(
         ("frame", "atoms", "MAE", "worst atom", "its error", "its |F|"),
@@ -158,7 +173,9 @@ def _table(header: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
 
 def _card(result: Evaluation, card: Card | None) -> Iterator[str]:
     if card is None:
-        yield f"<p>{escape(result.model.spec)} is an ASE calculator and has no card.</p>"
+        kind = "a committee" if result.model.committee else "an ASE calculator"
+        named = ", ".join([result.model.spec, *result.model.committee])
+        yield f"<p>{escape(named)}: {kind} has no card.</p>"
         return
     yield "<table>"
     for key, value in card.model_dump().items():

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 import forcenet_md
 from forcenet_md.evaluation.errors import COSINE_FLOOR, THRESHOLD, Figures
 from forcenet_md.evaluation.rotation import Instability
+from forcenet_md.evaluation.spread import Spread
 
 DEFINITIONS = {
     "units": "eV and eV/Angstrom",
@@ -20,15 +21,19 @@ DEFINITIONS = {
     "baseline": "mae of predicting, for every atom, the median of each component of the labels",
     "rotation": "structures turned at random, forces turned back: standard deviation of a"
     " component over the turns, averaged over free atoms (Hu et al. 2021, table 1)",
+    "spread": "of a committee: root mean square over its members of the distance of an atom's force"
+    " to the mean force; error: length of the error of the mean force",
     "net_force": "label_per_atom: mean length of a frame's net force on its labels / its atoms",
 }
 
 
 class Model(BaseModel):
-    """name, sha256: of the card (sha256 None for an ASE calculator); spec: as it was given."""
+    """name, sha256: of the card (sha256 None for an ASE calculator); spec: as it was given;
+    committee: further models whose forces were averaged with its."""
 
     name: str
     spec: str
+    committee: list[str] = []
     sha256: str | None
     dtype: str
 
@@ -104,6 +109,7 @@ class Evaluation(BaseModel):
     counted: the atoms that by_element, by, worst and the plots are over
     by_element: by symbol; by: by column of the data, then by its value
     frames_within: see DEFINITIONS
+    spread: of a committee, None for a single model
     """
 
     format: Literal[1] = 1
@@ -121,6 +127,7 @@ class Evaluation(BaseModel):
     frames_within: float | None
     baseline: Baseline
     energy: Energy | None
+    spread: Spread | None = None
     rotation: Instability | None
     worst: list[Worst]
     definitions: dict[str, str] = DEFINITIONS

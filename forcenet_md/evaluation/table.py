@@ -106,6 +106,17 @@ def remarks(result: Evaluation) -> Iterator[str]:
     if result.frames_within is not None:
         what = "free atom" if result.free else "atom"
         yield f"Frames with every {what} within: {100 * result.frames_within:.1f} %."
+    if result.spread:
+        spread = result.spread
+        ranks = "none" if spread.spearman is None else f"{spread.spearman:.2f}"
+        tenths = " ".join(_number(tenth.error) for tenth in spread.tenths)
+        sampled = "" if spread.exact else f", {spread.n_sampled} atoms drawn at random"
+        yield (
+            f"Spread of the committee: {_number(spread.mean)} eV/Å beside a mean error of"
+            f" {_number(spread.mean_error)} (lengths of vectors{sampled}); rank correlation of the"
+            f" two: {ranks}. Mean error of each tenth of the atoms, from the smallest spread to the"
+            f" largest: {tenths} eV/Å."
+        )
     if result.rotation:
         turn = result.rotation
         about = "z" if turn.axis == "z" else "any axis"

@@ -27,6 +27,7 @@ from forcenet_md.evaluation.result import (
     Worst,
 )
 from forcenet_md.evaluation.rotation import Axis, Instability
+from forcenet_md.evaluation.spread import judge_spread
 from forcenet_md.system import Forces, System
 
 MAX_REASONS = 5  # frames that are named among those the model refused
@@ -67,8 +68,8 @@ class Picture:
 
 @dataclass(slots=True)
 class Outcome:
-    """The figures; a sample of atoms (label [3], prediction [3], atomic number, held); the
-    worst frames with their structures."""
+    """The figures; a sample of atoms (label [3], prediction [3], atomic number, held, spread of a
+    committee or NaN); the worst frames with their structures."""
 
     result: Evaluation
     sample: Sample
@@ -86,7 +87,7 @@ class Totals:
         self._all, self._free_or_held = Sums(), Sums(2)
         self._elements = Sums(len(chemical_symbols))
         self._by = {name: Sums(len(values)) for name, (values, _) in self._columns.items()}
-        self._sample = Sample(8)
+        self._sample = Sample(9)
         self._within: list[int] = [0, 0]  # frames within the threshold, frames with free atoms
         self._energy = np.zeros(3)
         self._net_force = 0.0
@@ -102,18 +103,18 @@ class Totals:
 
     def add(self, cases: Sequence[Case], answers: Sequence[Forces | ForceNetError]) -> None:
         good: list[Case] = []
-        forces: list[NDArray[np.float64]] = []
+        given: list[Forces] = []
         for case, answer in zip(cases, answers, strict=True):
             if isinstance(answer, ForceNetError):
                 self._refuse(case, answer)
             else:
                 good.append(case)
-                forces.append(answer.forces)
+                given.append(answer)
                 self.evaluated.append(case.row)
                 self._add_energy(case, answer)
                 self._net_force += float(np.linalg.norm(case.forces.mean(axis=0)))
         if good:
-            self._add_forces(good, np.concatenate(forces))
+            self._add_forces(good, given)
 
     def _refuse(self, case: Case, error: ForceNetError) -> None:
         self.refused.n_frames += 1
@@ -126,7 +127,9 @@ class Totals:
             self._energy += error, error**2, error / case.system.n_atoms
             self.n_energies += 1
 
-    def _add_forces(self, cases: Sequence[Case], predicted: NDArray[np.float64]) -> None:
+    def _add_forces(self, cases: Sequence[Case], answers: Sequence[Forces]) -> None:
+        predicted = np.concatenate([answer.forces for answer in answers])
+        spread = np.concatenate([_spread(answer) for answer in answers])
         counts = [case.system.n_atoms for case in cases]
         first = starts(counts)
         frame = np.repeat(np.arange(len(cases)), counts)
@@ -147,7 +150,7 @@ class Totals:
         for name, (_, value) in self._columns.items():
             group = value[[case.row for case in cases]][frame]
             self._by[name].add(rows[counted], group[counted], frame[counted])
-        atoms = np.column_stack([labels, predicted, numbers, held])
+        atoms = np.column_stack([labels, predicted, numbers, held, spread])
         self._sample.add(atoms)
         for case, part in zip(cases, np.split(np.arange(len(rows)), first[1:]), strict=True):
             if counted[part].any():
@@ -221,6 +224,7 @@ class Totals:
             frames_within=self._within[0] / self._within[1] if self._within[1] else None,
             baseline=_baseline(self._sample),
             energy=self._energies(),
+            spread=judge_spread(self._sample),
             rotation=rotation,
             worst=[picture.worst for picture in pictures],
         )
@@ -240,6 +244,11 @@ class Totals:
             return None
         mae, square, per_atom = self._energy / self.n_energies
         return Energy(n_frames=self.n_energies, mae=mae, rmse=square**0.5, mae_per_atom=per_atom)
+
+
+def _spread(answer: Forces) -> NDArray[np.float64]:
+    spread = answer.force_spread
+    return np.full(len(answer.forces), np.nan) if spread is None else spread
 
 
 def _baseline(sample: Sample) -> Baseline:
