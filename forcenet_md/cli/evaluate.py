@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from forcenet_md.cli import options
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,15 +21,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: Annotated[list[Path], typer.Argument(help="Labelled structures.", show_default=False)],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="An m.pt file, the name of a shipped model, or ase:NAME.",
-            show_default=False,
-        ),
-    ],
+    model: options.Model,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the figures as JSON to a file.")
@@ -67,25 +61,15 @@ def evaluate(
             help="Put the figures into the model file's card, in place of those in it.",
         ),
     ] = False,
-    committee: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL…",
-            help="Further models that answer together with --model: the errors are those of the"
-            " mean, beside how well the spread tells them.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
-    dtype: Annotated[Literal["float32", "float64"], typer.Option()] = "float32",
-    threads: Annotated[int, typer.Option(min=1, help="Of torch on the cpu.")] = 1,
+    committee: options.Committee = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 1,
+    dtype: options.Dtype = "float32",
     batch_atoms: Annotated[
         int | None,
         typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load a model file whose program is refused.")
-    ] = False,
+    trust: options.Trust = False,
 ) -> None:
     """Evaluate a model's forces, as they are served, against labelled frames.
 

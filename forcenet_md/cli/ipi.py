@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from forcenet_md.cli import options
 
 
 def ipi(
     path: Annotated[
         Path, typer.Argument(metavar="INPUT.xml", help="An input, or a RESTART, of i-PI.")
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj).",
-            show_default=False,
-        ),
-    ],
+    model: options.Model,
     check: Annotated[
         bool, typer.Option("--check", help="Only read the input and say what would be run.")
     ] = False,
@@ -47,33 +41,14 @@ def ipi(
             help="The name of the <ffsocket> to serve, if there are several.", show_default=False
         ),
     ] = None,
-    committee: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL…",
-            help="Further models that answer together with --model: the forces are the mean, and"
-            " how far they are apart is told.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
-    dtype: Annotated[
-        Literal["float32", "float64"], typer.Option(help="Precision of the network.")
-    ] = "float32",
-    max_edges: Annotated[
-        int, typer.Option(min=1, help="Most neighbour pairs of one bead.")
-    ] = 50_000_000,
-    sha256: Annotated[
-        str | None, typer.Option(help="Serve only a model file with this hash.", show_default=False)
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run a model file whose code is not checked.")
-    ] = False,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(help="Append the server's log to this file too.", show_default=False),
-    ] = None,
+    committee: options.Committee = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 1,
+    dtype: options.Dtype = "float32",
+    max_edges: options.MaxEdges = options.MAX_EDGES,
+    sha256: options.Sha256 = None,
+    trust: options.Trust = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Run an input of i-PI with the forces of a model: starts i-PI and serves it.
 
@@ -93,7 +68,7 @@ def ipi(
     if check:
         print("\n".join([*plan.describe(), *model_lines(capabilities)]))
         return
-    options = Options(
+    asked = Options(
         model=model,
         listen=(),
         device=device,
@@ -107,4 +82,4 @@ def ipi(
         log_file=log_file,
         committee=tuple(committee or ()),
     )
-    sys.exit(supervise(plan, options))
+    sys.exit(supervise(plan, asked))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from forcenet_md.cli import options
 
 if TYPE_CHECKING:
     from forcenet_md.inference.interface import Evaluator
 
-# Whatever is not ours is LAMMPS's: its options have one dash and a word, ours two.
+# Whatever is not ours is LAMMPS's: its options have one dash and a word (-m is one), ours two.
 CONTEXT = {"ignore_unknown_options": True}
 
 
 def lammps(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj).",
-            show_default=False,
-        ),
-    ],
+    model: Annotated[str, typer.Option("--model", help=options.MODEL_HELP, show_default=False)],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -31,34 +26,15 @@ def lammps(
             show_default=False,
         ),
     ] = None,
-    committee: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL…",
-            help="Further models that answer together with --model: the forces are the mean, and"
-            " how far they are apart is told.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
-    dtype: Annotated[
-        Literal["float32", "float64"], typer.Option(help="Precision of the network.")
-    ] = "float32",
+    committee: options.Committee = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 1,
+    dtype: options.Dtype = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms.")] = 200_000,
-    max_edges: Annotated[int, typer.Option(min=1, help="Most neighbour pairs.")] = 50_000_000,
-    sha256: Annotated[
-        str | None, typer.Option(help="Use only a model file with this hash.", show_default=False)
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run a model file whose code is not checked.")
-    ] = False,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Append what the model's side has to say to this file.", show_default=False
-        ),
-    ] = None,
+    max_edges: options.MaxEdges = options.MAX_EDGES,
+    sha256: options.Sha256 = None,
+    trust: options.Trust = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Run a LAMMPS script with the model inside: no server, the script stays as it is.
 

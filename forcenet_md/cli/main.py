@@ -1,4 +1,4 @@
-"""The command `forcenet-md`: every module of this package is a verb of the same name."""
+"""The command `forcenet-md`: the modules of this package are verbs of the same names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     import typer
+
+NO_VERBS = ("main", "options")
 
 
 def main() -> None:
@@ -71,6 +73,7 @@ def build_app() -> typer.Typer:
 
     import forcenet_md
     from forcenet_md import cli
+    from forcenet_md.cli.options import one_by_one
 
     class Verb(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -92,7 +95,7 @@ def build_app() -> typer.Typer:
             raise typer.Exit
 
     for module in pkgutil.iter_modules(cli.__path__):
-        if module.name != "main":
+        if module.name not in NO_VERBS:
             loaded = importlib.import_module(f"{cli.__name__}.{module.name}")
             name, verb = module.name.replace("_", "-"), getattr(loaded, module.name)
             if isinstance(verb, typer.Typer):  # a verb with verbs of its own
@@ -101,16 +104,3 @@ def build_app() -> typer.Typer:
                 context = getattr(loaded, "CONTEXT", None)
                 app.command(name, cls=Verb, context_settings=context)(verb)
     return app
-
-
-def one_by_one(words: list[str]) -> list[str]:
-    """`--committee b.pt c.pt` as `--committee b.pt --committee c.pt`: up to the next option."""
-    spread: list[str] = []
-    several = False
-    for k, word in enumerate(words):
-        if word.startswith("-"):
-            several = word == "--committee"
-        elif several and words[k - 1] != "--committee":
-            spread.append("--committee")
-        spread.append(word)
-    return spread

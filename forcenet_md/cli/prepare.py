@@ -7,21 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from forcenet_md.cli import options
+
 
 def prepare(
     structure: Annotated[
         Path,
         typer.Argument(help="A CIF, POSCAR or any file that ASE reads.", show_default=False),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model file, the name of a shipped model, or ase:NAME.",
-            show_default=False,
-        ),
-    ],
+    model: options.Model,
     engine: Annotated[
         Literal["lammps", "ipi"], typer.Option("--for", help="The program that moves the atoms.")
     ] = "lammps",

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from forcenet_md.cli import options
 
 if TYPE_CHECKING:
     from forcenet_md.server.run import IpiOptions
 
 
 def serve(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj).",
-            show_default=False,
-        ),
-    ],
+    model: options.Model,
     listen: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,24 +46,12 @@ def serve(
             help="With --ipi: beads that i-PI sends at once, as one batch.",
         ),
     ] = 1,
-    committee: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL…",
-            help="Further models that answer together with --model: the forces are the mean, and"
-            " how far they are apart is told.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:I.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")] = 1,
-    dtype: Annotated[
-        Literal["float32", "float64"], typer.Option(help="Precision of the network.")
-    ] = "float32",
+    committee: options.Committee = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 1,
+    dtype: options.Dtype = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms of one client.")] = 200_000,
-    max_edges: Annotated[
-        int, typer.Option(min=1, help="Most neighbour pairs of one client.")
-    ] = 50_000_000,
+    max_edges: options.MaxEdges = options.MAX_EDGES,
     max_clients: Annotated[int, typer.Option(min=1, help="Most clients at once.")] = 64,
     handshake_timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds a client has to say who it is.")
@@ -85,15 +67,9 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    sha256: Annotated[
-        str | None, typer.Option(help="Serve only a model file with this hash.", show_default=False)
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run a model file whose code is not checked.")
-    ] = False,
-    log_file: Annotated[
-        Path | None, typer.Option(help="Append the log to this file too.", show_default=False)
-    ] = None,
+    sha256: options.Sha256 = None,
+    trust: options.Trust = False,
+    log_file: options.LogFile = None,
 ) -> None:
     """Serve the forces of a model to LAMMPS (fix external), i-PI and other engines."""
     from forcenet_md.server.signals import StopSignal
@@ -105,7 +81,7 @@ def serve(
         from forcenet_md.server.run import Options, run
 
         driven = ipi_options(ipi, template, sockets)
-        options = Options(
+        asked = Options(
             model=model,
             listen=tuple(listen or ()),
             device=device,
@@ -126,7 +102,7 @@ def serve(
             ipi=driven,
         )
         try:
-            run(options, stop)
+            run(asked, stop)
         except IpiError as fault:
             raise IpiError(
                 f"{fault} i-PI cannot be told: without <exit_on_disconnect> in its input it keeps"
