@@ -12,13 +12,14 @@ from training_runs import crystal, frames_of, label, with_held_atoms, write_labe
 
 from forcenet_md.data.frames import forces_of, read_frames, write_frames
 from forcenet_md.data.teachers import open_teacher
+from forcenet_md.force_error import pool
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.augment import Augmented, augment, random_matrix
 from forcenet_md.training.batches import NO_EPOCH, Item
 from forcenet_md.training.config import AugmentationConfig, DataConfig, LossConfig
 from forcenet_md.training.graphs import GraphDataset, to_graph
 from forcenet_md.training.loss import atom_errors, without_net_force
-from forcenet_md.training.metrics import errors_by, frame_errors, pool
+from forcenet_md.training.metrics import errors_by, frame_errors
 from forcenet_md.training.network import Network
 from forcenet_md.training.survey import held_out, open_split, survey
 

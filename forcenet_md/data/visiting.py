@@ -16,8 +16,9 @@ from ase.calculators.calculator import Calculator
 from ase.geometry import get_distances
 from ase.md.langevin import Langevin
 
-from forcenet_md.data.frames import forces_of
+from forcenet_md.data.frames import forces_of, largest_force
 from forcenet_md.errors import ForceNetError
+from forcenet_md.force_error import force_error, pool
 
 MODEL_FORCES = "model_forces"
 
@@ -68,18 +69,13 @@ def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iter
 
 
 def path_errors(frames: Sequence[Atoms]) -> dict[str, Any]:
-    """Of labelled frames with model forces: force_mae and mean_abs_force (eV/Å, per component),
-    relative, smallest_distance (Å), largest_force (true, eV/Å)."""
-    difference = np.concatenate([forces_of(a) - a.arrays[MODEL_FORCES] for a in frames])
-    size = np.abs(np.concatenate([forces_of(a) for a in frames])).mean()
-    mae = np.abs(difference).mean()
+    """Of labelled frames with model forces: those of `ForceError`, smallest_distance (Å),
+    largest_force (true, eV/Å)."""
+    error = pool(force_error(forces_of(a), a.arrays[MODEL_FORCES]) for a in frames)
     return {
-        "n_frames": len(frames),
-        "force_mae": float(mae),
-        "mean_abs_force": float(size),
-        "relative": float(mae / size),
+        **error.as_dict(),
         "smallest_distance": min(_smallest_distance(atoms) for atoms in frames),
-        "largest_force": max(float(np.linalg.norm(forces_of(a), axis=1).max()) for a in frames),
+        "largest_force": max(largest_force(atoms) for atoms in frames),
     }
 
 

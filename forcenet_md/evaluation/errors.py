@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from forcenet_md.force_error import ForceError
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
@@ -100,17 +102,17 @@ class Sums:
         n = int(row[COUNT])
         if n == 0:
             return None
-        mae, size = row[ABS].sum() / (3 * n), row[LABEL].sum() / (3 * n)
+        error = ForceError(row[ABS].sum(), row[LABEL].sum(), 3 * n, int(self.n_frames[group]))
         n_cosine = int(row[DIRECTED])
         return Figures(
-            n_frames=int(self.n_frames[group]),
+            n_frames=error.n_frames,
             n_atoms=n,
-            mae=mae,
+            mae=error.mae,
             rmse=float(np.sqrt(row[SQUARE].sum() / (3 * n))),
             mae_xyz=(row[ABS] / n).tolist(),
             rmse_xyz=np.sqrt(row[SQUARE] / n).tolist(),
-            mean_abs_force=size,
-            relative=mae / size if size > 0.0 else None,
+            mean_abs_force=error.mean_force,
+            relative=error.relative if error.size > 0.0 else None,
             error_norm=row[ERROR_NORM] / n,
             force_norm=row[LABEL_NORM] / n,
             cosine=row[COSINE] / n_cosine if n_cosine else None,

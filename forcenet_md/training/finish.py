@@ -9,11 +9,12 @@ from forcenet_md.artifact.export import export_model
 from forcenet_md.data.frames import check_output
 from forcenet_md.data.store import Frames
 from forcenet_md.errors import DataError
+from forcenet_md.force_error import ForceError, pool
 from forcenet_md.training.checkpoint import load_checkpoint
 from forcenet_md.training.config import Config
 from forcenet_md.training.graphs import GraphDataset
 from forcenet_md.training.loop import Trainer
-from forcenet_md.training.metrics import errors_by, frame_errors, pool
+from forcenet_md.training.metrics import errors_by, frame_errors
 from forcenet_md.training.survey import open_frames
 
 
@@ -54,15 +55,19 @@ def held_out_errors(trainer: Trainer) -> dict[str, Any]:
         "definition": "mean |dF| and mean |F| over components of free atoms; relative is their"
         " quotient",
         "units": "eV/Angstrom",
-        **pool(errors).as_dict(),
+        **_card_entry(pool(errors)),
     }
     for column in data.error_by:
         if column in frames.columns:
             values = frames.column(column).tolist()
             groups = errors_by(errors, values)
             if groups:
-                figures[f"by_{column}"] = {name: e.as_dict() for name, e in groups.items()}
+                figures[f"by_{column}"] = {name: _card_entry(e) for name, e in groups.items()}
     return figures
+
+
+def _card_entry(error: ForceError) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in error.as_dict().items()}
 
 
 def export(trainer: Trainer) -> Card:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from forcenet_md.errors import DataError, ForceNetError
+from forcenet_md.force_error import ForceError, pool
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.average import update_average
 from forcenet_md.training.batches import Batches, Position, ShareSampler, Step
@@ -22,7 +23,7 @@ from forcenet_md.training.config import Config
 from forcenet_md.training.devices import FACTORS, make_fabric
 from forcenet_md.training.graphs import Failed, GraphDataset, begin_worker, collate
 from forcenet_md.training.loss import atom_errors, without_net_force
-from forcenet_md.training.metrics import ForceError, frame_errors
+from forcenet_md.training.metrics import frame_errors
 from forcenet_md.training.network import Network, freeze_idle
 from forcenet_md.training.norm import join_batch_norms
 from forcenet_md.training.run_state import resume_run, save_best, save_run
@@ -274,9 +275,8 @@ class Trainer:
         rank, world = self.fabric.global_rank, self.fabric.world_size
         rows = range(rank, len(self.data.validation), world)
         errors = frame_errors(self.watched, self.validation_graphs, rows, self.fabric.device)
-        sums = [sum(e[k] for e in errors) for k in range(3)]
-        total = self._sum([float(x) for x in (*sums, len(errors))])
-        return ForceError(total[0] / total[2], total[1] / total[2], int(total[3]))
+        off, size, components, frames = self._sum([float(x) for x in pool(errors)])
+        return ForceError(off, size, int(components), int(frames))
 
     def _tell(self, loss: float, rate: float, observe: Callable[[Progress], None]) -> None:
         progress = self._progress(loss, rate)
