@@ -18,6 +18,7 @@ from ase.constraints import FixAtoms
 from labelled_files import label, labelled, write_dump, write_outcar, write_vasprun
 
 from forcenet_md.data import reading
+from forcenet_md.data.frames import forces_of, read_frames
 from forcenet_md.data.reading import Options, find_sources, read_source
 from forcenet_md.data.store import Store, compile_store
 from forcenet_md.errors import DataError
@@ -90,6 +91,11 @@ def test_formats(tmp_path: Path, name: str) -> None:
     if name.startswith("a.") and "lammps" not in name and "traj" not in name:
         assert store.column("trajectory").tolist() == ["a"] * 3
     assert store.column("source").tolist() == [str(tmp_path / name)] * 3
+    whole = read_frames(tmp_path / name, labelled=True)  # the other way in knows the same formats
+    for k, atoms in enumerate(whole):
+        np.testing.assert_array_equal(forces_of(atoms), store.frame(k).forces)
+        np.testing.assert_array_equal(atoms.positions, store.frame(k).positions)
+    assert len(whole) == 3
 
 
 def test_a_database_is_read_by_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,8 +315,8 @@ def test_labels_without_structures_and_structures_without_labels(tmp_path: Path)
     write_dump(tmp_path / "a.dump", FRAMES, elements=True)
     text = (tmp_path / "a.dump").read_text(encoding="utf-8").replace("fx fy fz", "vx vy vz")
     (tmp_path / "a.dump").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"frame 0 of .*a.dump: it has no columns fx fy fz"):
-        list(read_source(tmp_path / "a.dump"))
+    with pytest.raises(DataError, match=r"frame 0 of .*a.dump: it has no forces.*dump fx fy fz"):
+        compile_store([tmp_path / "a.dump"], tmp_path / "a.h5")
     (tmp_path / "a.unknown").write_text("?\n", encoding="utf-8")
     with pytest.raises(DataError, match="ASE cannot tell the format"):
         list(read_source(tmp_path / "a.unknown"))

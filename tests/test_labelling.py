@@ -17,7 +17,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from labelled_files import write_dump
 
+from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import (
     check_labels,
     check_output,
@@ -28,7 +30,8 @@ from forcenet_md.data.frames import (
     write_frames,
 )
 from forcenet_md.data.labelling import label_all
-from forcenet_md.data.teachers import open_teacher
+from forcenet_md.data.store import StoreWriter
+from forcenet_md.data.teachers import AseTeacher, open_teacher
 from forcenet_md.errors import DataError
 
 MAIN = "from forcenet_md.cli.main import main; main()"
@@ -172,8 +175,8 @@ def test_frames_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("x.cif", "garbage\n", "x.cif cannot be read as structures: it is damaged"),
-        ("POSCAR", "a\nb\nc\n", "POSCAR cannot be read as structures: it is damaged"),
+        ("x.cif", "garbage\n", "frame 0 of .*x.cif cannot be read .*: the file is damaged"),
+        ("POSCAR", "a\nb\nc\n", "frame 0 of .*POSCAR cannot be read .*: the file is damaged"),
         ("x.nonsense", "asdf\n", "cannot tell the format of .*x.nonsense"),
     ],
 )
@@ -278,6 +281,29 @@ def test_label_command(tmp_path: Path) -> None:
         expected = forces_of(teacher.label(atoms))
     np.testing.assert_allclose(forces_of(out), expected, atol=1e-6)
     assert out.info["temperature"] == atoms.info["temperature"]
+
+
+def test_what_can_be_compiled_can_be_labelled(tmp_path: Path) -> None:
+    """A dump that has types in place of elements and no forces, and a store."""
+    cells = [crystal(seed) for seed in range(2)]
+    cubes = [Atoms(a.symbols, a.positions, cell=a.cell, pbc=True) for a in cells]
+    labelled = [with_labels(a, 0.0, np.zeros((len(a), 3))) for a in cubes]
+    write_dump(tmp_path / "a.dump", labelled, elements=False)
+    dump = (tmp_path / "a.dump").read_text(encoding="utf-8").replace("fx fy fz", "vx vy vz")
+    (tmp_path / "a.dump").write_text(dump, encoding="utf-8")
+    with StoreWriter(tmp_path / "b.h5") as writer:
+        for atoms in labelled:
+            writer.append(atoms)
+    options = ["-t", "emt", "--no-screen", "--elements", "Au,Cu"]
+    for given in (tmp_path / "a.dump", tmp_path / "b.h5"):
+        out = tmp_path / f"{given.stem}-labelled.extxyz"
+        with pytest.raises(SystemExit) as end:
+            build_app()(["label", str(given), *options])
+        assert end.value.code == 0
+        for atoms, found in zip(cells, read_frames(out, labelled=True), strict=True):
+            assert found.symbols.get_chemical_formula() == atoms.symbols.get_chemical_formula()
+            expected = forces_of(AseTeacher("emt").label(atoms))
+            np.testing.assert_allclose(forces_of(found), expected, atol=1e-6)
 
 
 def test_frames_without_labels_are_refused(tmp_path: Path) -> None:

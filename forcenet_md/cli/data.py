@@ -27,7 +27,7 @@ Sources = Annotated[
     typer.Argument(
         help="Files that ASE reads (extended XYZ also as .gz, .xz, .bz2; ASE databases and"
         " trajectories; OUTCAR, vasprun.xml; LAMMPS dumps with forces), DeePMD folders, OC20's S2EF"
-        " folders, stores (.h5), or folders of all these.",
+        " folders, or folders of all these; stores (.h5).",
         show_default=False,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -27,7 +28,11 @@ chgnet, mace,model=PATH; module:function of your own; a model file; or a file wi
 
 def label(
     structures: Annotated[
-        Path, typer.Argument(help="A structure file that ASE reads.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Structures in any format of `data compile`: a file, a folder, a store.",
+            show_default=False,
+        ),
     ],
     teacher: Annotated[str, typer.Option("--teacher", "-t", help=TEACHER_HELP, show_default=False)],
     out: Annotated[
@@ -43,8 +48,8 @@ def label(
     elements: Annotated[
         str | None,
         typer.Option(
-            help="Elements of the atom types of a LAMMPS teacher in order, as Ag,Au,Cu; those of"
-            " the structures, in alphabetical order, if not given.",
+            help="Elements of atom types in order, as Ag,Au,Cu: of a LAMMPS teacher (if not given,"
+            " those of the structures, in alphabetical order), and of files with types alone.",
             show_default=False,
         ),
     ] = None,
@@ -64,8 +69,9 @@ def label(
     ] = False,
 ) -> None:
     """Label structures with a teacher (LAMMPS potentials by `run 0`, ASE calculators)."""
-    from forcenet_md.data.frames import read_frames
+    from forcenet_md.data.compiling import frames_of
     from forcenet_md.data.label_run import LabelRun, beside
+    from forcenet_md.data.reading import Options, find_sources
     from forcenet_md.errors import DataError
 
     out = out or beside(structures, "-labelled.extxyz")
@@ -73,10 +79,12 @@ def label(
     if resume and out.exists() and not part.exists():
         _say(f"{out} is there and nothing was stopped: remove it to label again.")
         return
-    frames = read_frames(structures)
-    if elements:
-        order = elements.split(",")
-    else:
+    order = elements.split(",") if elements else []
+    options = Options(tuple(order), sys.maxsize)
+    frames = [atoms for source in find_sources(structures) for atoms in frames_of(source, options)]
+    if not frames:
+        raise DataError(f"{structures} holds no structure: give a file with at least one.")
+    if not order:
         order = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
     if screen_only:
         _screen(frames, teacher, order, workers, timeout, table=True)

@@ -45,7 +45,7 @@ def compile_store(
         for done, path in enumerate(paths):
             source = describe_source(path)
             check = UnitCheck(str(path), units)
-            for k, atoms in enumerate(_frames(path, options or Options())):
+            for k, atoms in enumerate(frames_of(path, options or Options())):
                 units.convert(atoms)
                 try:
                     frame = writer.append(atoms, *(() if is_store(path) else (str(path), k)))
@@ -125,7 +125,8 @@ def sha256(path: Path) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror}): give a file.") from None
 
 
-def _frames(path: Path, options: Options) -> Iterator[Atoms]:
+def frames_of(path: Path, options: Options) -> Iterator[Atoms]:
+    """The frames of a file, a DeePMD folder or a store, in order. Raises DataError."""
     if not is_store(path):
         yield from read_source(path, options)
         return

@@ -1,9 +1,8 @@
-"""Structures and labels of single files: extended XYZ through ASE."""
+"""Structures and labels of single files, and what is wrong with one of them."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,43 +11,24 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.formats import UnknownFileTypeError
 from numpy.typing import NDArray
 
+from forcenet_md.data.reading import ANY_SIZE, read_source
 from forcenet_md.errors import DataError, StructureError
 from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.system import System
-
-log = logging.getLogger(__name__)
 
 TOO_NEAR = 0.1  # Å: nothing physical is; two entries of a file are one atom
 
 
 def read_frames(path: str | Path, *, labelled: bool = False) -> list[Atoms]:
-    """Every structure of a file ASE can read.
+    """Every structure of a file, in any format of `reading.read_source`.
 
     labelled: each must carry finite forces. Raises DataError with the file's name.
     """
-    try:
-        frames = ase.io.read(path, index=":")
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}: give the path of a structure file.") from None
-    except UnknownFileTypeError:
-        raise DataError(
-            f"ASE cannot tell the format of {path}: give it the ending of its format, as .extxyz,"
-            " .cif or .vasp."
-        ) from None
-    except Exception as error:
-        if isinstance(error, OSError) and error.strerror:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}): give a structure file."
-            ) from None
-        log.debug("ASE on %s", path, exc_info=True)
-        raise DataError(
-            f"{path} cannot be read as structures: it is damaged or of another format than its"
-            " name says; give a file of a format ASE knows."
-        ) from None
-    frames = list(frames) if isinstance(frames, list) else [frames]
+    if not Path(path).exists():
+        raise DataError(f"there is no file {path}: give the path of a structure file.")
+    frames = list(read_source(Path(path), ANY_SIZE))
     if not frames:
         raise DataError(f"{path} holds no structure: give a file with at least one.")
     if labelled:
@@ -128,7 +108,9 @@ def check_labels(atoms: Atoms) -> None:
 def forces_of(atoms: Atoms) -> NDArray[np.float64]:
     """Labels [n_atoms, 3] eV/Å. Raises DataError when there are none or they are not finite."""
     if atoms.calc is None or "forces" not in atoms.calc.results:
-        raise DataError("it has no forces; label it first with 'forcenet-md label'.")
+        raise DataError(
+            "it has no forces; label it first with 'forcenet-md label' (LAMMPS: dump fx fy fz too)."
+        )
     forces = np.asarray(atoms.calc.results["forces"], dtype=float)
     if not np.isfinite(forces).all():
         raise DataError("its forces are not finite; leave it out or label it again.")

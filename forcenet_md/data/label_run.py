@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ase import Atoms
 
+from forcenet_md.data.compiling import sha256
 from forcenet_md.data.frames import check_output
 from forcenet_md.data.labelling import Outcome, label_frames
 from forcenet_md.data.part_file import PartFile
@@ -20,8 +20,8 @@ REASON = "label_failed"  # column of the frames kept aside
 class LabelRun:
     """Frames of one file, one teacher, one output. Raises DataError before anything is labelled.
 
-    frames: of the file `source`; spec, elements: as of `open_teacher`; resume: go on where a run
-        of the same frames and teacher was stopped
+    frames: of the file or folder `source`; spec, elements: as of `open_teacher`
+    resume: go on where a run of the same frames and teacher was stopped
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LabelRun:
                     raise DataError(f"--out {out} would replace what is read: give another path.")
         check_output(out)
         header = {
-            "structures": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "structures": sha256(source),
             "frames": len(frames),
             **describe_teacher(spec, elements),
         }

@@ -1,4 +1,4 @@
-"""Labelled frames from what others have written, one after another, by what a path holds.
+"""Frames from what others have written, one after another, by what a path holds.
 
 The formats are read by ASE and dpdata; here a file is only cut into frames, so that a long one is
 never in memory whole, and a fault is told with the number of its frame.
@@ -12,6 +12,7 @@ import io
 import itertools
 import logging
 import lzma
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ class Options:
     max_atoms: int = 100_000
 
 
+ANY_SIZE = Options(max_atoms=sys.maxsize)
+
+
 def find_sources(path: Path) -> list[Path]:
     """What is to be read: a file as it is; of a folder every file or DeePMD folder below it that
     is known by its name, in alphabetical order.
@@ -55,7 +59,7 @@ def find_sources(path: Path) -> list[Path]:
     nothing to read.
     """
     if not path.exists():
-        raise DataError(f"there is no file or folder {path}: give the path of labelled structures.")
+        raise DataError(f"there is no file or folder {path}: give the path of structures.")
     if not path.is_dir():
         return [path]
     found = list(_below(path))
@@ -69,7 +73,7 @@ def find_sources(path: Path) -> list[Path]:
 
 
 def read_source(path: Path, options: Options | None = None) -> Iterator[Atoms]:
-    """The frames of one file or DeePMD folder, with their labels, in order.
+    """The frames of one file or DeePMD folder in order, with their labels where they have some.
 
     Raises DataError, with the number of the frame, where it cannot be read further.
     """
@@ -211,12 +215,10 @@ def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
             head = next((line.split()[2:] for line in text if line.startswith("ITEM: ATOMS")), [])
             n = text.index("ITEM: NUMBER OF ATOMS\n") if "ITEM: NUMBER OF ATOMS\n" in text else -2
             _check_size(int(text[n + 1]), options.max_atoms)
-            if not {"fx", "fy", "fz"} <= set(head):
-                raise DataError("it has no columns fx fy fz: dump the forces too.")
             if "element" not in head and not options.elements:
                 raise DataError(
                     "it has types of atoms but no column 'element': name the elements of the types"
-                    " in their order with --elements, as Ag,Au,Cu."
+                    " in their order with --elements, as Ag,Au,Cu, or dump that column."
                 )
             order = None if "element" in head else list(options.elements)
             _check_types(head, text, order)
