@@ -150,6 +150,29 @@ def test_check_names_what_is_bad(tmp_path: Path, run: Run) -> None:
     assert len(Store(tmp_path / "a.h5")) == 4
 
 
+def test_check_looks_at_structures_without_forces(tmp_path: Path, run: Run) -> None:
+    bare = [labelled(k) for k in range(5)]
+    for atoms in bare:
+        atoms.calc = None
+    bare[2].positions[1] = bare[2].positions[0] + 0.3
+    bare[3] = bare[0].copy()
+    bare[4].pbc = False
+    ase.io.write(tmp_path / "a.extxyz", bare)
+    with pytest.raises(DataError, match=r"frame 0 of a.extxyz: it has no forces"):
+        run("compile", "a.extxyz", "-o", "a.h5")
+    said = run("check", "a.extxyz")
+    assert "1 frames are there twice frame 3 of a.extxyz: the same as frame 0" in said
+    assert "1 frames have atoms that are too near frame 2 of a.extxyz" in said
+    assert "1 frames have a cell without pbc (the first: frame 4 of a.extxyz)" in said
+    assert "outlying" not in said
+    assert "5 good structures without forces, 0 bad ones 'forcenet-md label' labels them" in said
+    bare[1].numbers[0] = 0
+    ase.io.write(tmp_path / "a.traj", bare)
+    said = run("check", "a.traj", code=1)
+    assert "frame 1 of a.traj: atom 1 is no element" in said
+    assert "4 good structures without forces, 1 bad ones" in said
+
+
 def test_options_of_compile(tmp_path: Path, run: Run) -> None:
     write_dump(tmp_path / "a.dump", [labelled(0)], elements=False)
     run("compile", "a.dump", "-o", "a.h5", "--elements", "Ag,Pd", "--units-force", "meV/angstrom")

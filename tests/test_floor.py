@@ -14,11 +14,11 @@ from ase.data import covalent_radii
 from models import write_model
 
 from forcenet_md.artifact.export import load_model, read_card
+from forcenet_md.artifact.find import SHIPPED
 from forcenet_md.artifact.fold import fold
 from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Request
-from forcenet_md.inference.load import SHIPPED
 from forcenet_md.models.floor import INNER, PairFloor
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.system import System

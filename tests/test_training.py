@@ -16,16 +16,18 @@ import pytest
 import torch
 from training_runs import MAIN, crystal, label, write_config, write_labelled
 
+from forcenet_md.artifact import find
 from forcenet_md.artifact.export import load_model, read_card
 from forcenet_md.cli.train import train
 from forcenet_md.data.frames import read_frames, write_frames
-from forcenet_md.errors import DataError
+from forcenet_md.errors import DataError, ModelFileError
 from forcenet_md.training import loop
 from forcenet_md.training.batches import NO_EPOCH, Item
 from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
 from forcenet_md.training.config_file import load_config
 from forcenet_md.training.finish import export
 from forcenet_md.training.loop import Trainer
+from forcenet_md.training.start import read_start
 
 
 def trainer_of(folder: Path, frames: Path, *overrides: str) -> Trainer:
@@ -299,6 +301,20 @@ def test_fine_tuning_starts_from_the_forces_of_the_file(labelled: Path, tmp_path
     tuned.run()
     export(tuned)
     assert "Started from m.pt." in read_card(tuned.config.output).notes
+
+
+def test_a_shipped_model_is_found_by_its_name(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trainer_of(tmp_path, labelled, "training.steps=1")
+    first.run()
+    export(first)
+    monkeypatch.setattr(find, "SHIPPED", tmp_path)
+    start = read_start(Path("m"))
+    assert start.path == tmp_path / "m.pt"
+    assert start.settings == vars(first.model.config)
+    with pytest.raises(ModelFileError, match=r"no shipped model of that name.*shipped: m"):
+        read_start(Path("other"))
 
 
 def test_fine_tuning_learns_elements_the_model_did_not_know(tmp_path: Path) -> None:

@@ -124,31 +124,43 @@ def check(
 ) -> None:
     """Read every frame and name what is bad or strange; exit code 1 where a frame is bad.
 
-    Nothing is written. Of a store this sees whether it is whole.
+    Nothing is written. Of a store this sees whether it is whole. Where no frame has forces the
+    structures are checked.
     """
     import tempfile
 
     from rich.console import Console
 
-    from forcenet_md.data.compiling import compile_store
+    from forcenet_md.data.compiling import NoLabelsError, compile_store
 
     console = Console(stderr=True)
     options, units = _options(elements, max_atoms), _units(units_length, units_force)
-    with (
-        tempfile.TemporaryDirectory(prefix="forcenet-check-") as folder,
-        _progress(console) as progress,
-    ):
-        manifest = compile_store(
-            sources,
-            Path(folder) / "check.h5",
-            options=options,
-            units=units,
-            skip_bad=True,
-            progress=progress,
-        )
+
+    def look(bare: bool) -> Manifest:
+        with (
+            tempfile.TemporaryDirectory(prefix="forcenet-check-") as folder,
+            _progress(console) as progress,
+        ):
+            return compile_store(
+                sources,
+                Path(folder) / "check.h5",
+                options=options,
+                units=units,
+                skip_bad=True,
+                bare=bare,
+                progress=progress,
+            )
+
+    kind = "frames"
+    try:
+        manifest = look(bare=False)
+    except NoLabelsError:
+        manifest, kind = look(bare=True), "structures without forces"
     _say(manifest, Console(), most=20)
     bad = sum(source.bad for source in manifest.sources)
-    typer.echo(f"{manifest.frames} good frames, {bad} bad ones")
+    typer.echo(f"{manifest.frames} good {kind}, {bad} bad ones")
+    if kind != "frames":
+        typer.echo("'forcenet-md label' labels them, for training and evaluation.")
     if bad:
         raise typer.Exit(1)
 

@@ -77,6 +77,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    from forcenet_md.artifact.find import model_path
     from forcenet_md.artifact.update import update_card
     from forcenet_md.data.frames import check_output
     from forcenet_md.evaluation.cases import open_cases
@@ -85,7 +86,7 @@ def evaluate(
     from forcenet_md.evaluation.run import evaluate as run
     from forcenet_md.evaluation.table import print_result
     from forcenet_md.evaluation.totals import Settings
-    from forcenet_md.inference.load import load_evaluator, model_path
+    from forcenet_md.inference.load import load_evaluator
     from forcenet_md.training.stop import on_interrupt
 
     console = Console(stderr=True)
@@ -157,7 +158,8 @@ def evaluate(
 def _cards(model: str, committee: list[str]) -> list[Card]:
     """Of a model and those beside it; none for an ASE calculator."""
     from forcenet_md.artifact.archive import read
-    from forcenet_md.inference.load import committee_paths, model_path
+    from forcenet_md.artifact.find import model_path
+    from forcenet_md.inference.load import committee_paths
 
     if committee:
         return [read(path).card for path in committee_paths(model, committee)]
@@ -165,9 +167,9 @@ def _cards(model: str, committee: list[str]) -> list[Card]:
 
 
 def _check_card(model: str, card: Card | None) -> None:
+    from forcenet_md.artifact.find import SHIPPED, model_path
     from forcenet_md.artifact.update import check_writable
     from forcenet_md.errors import ModelFileError
-    from forcenet_md.inference.load import SHIPPED, model_path
 
     if card is None:
         raise ModelFileError(f"{model} has no file and no card: leave --into-card away.")

@@ -14,7 +14,7 @@ def inspect(
 ) -> None:
     """Print a model file's card. Its hash is checked; nothing in it is run."""
     from forcenet_md.artifact.archive import read
-    from forcenet_md.inference.load import model_path
+    from forcenet_md.artifact.find import model_path
 
     path = model_path(model)
     card = read(path).card

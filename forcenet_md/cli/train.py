@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,10 +31,10 @@ def train(
         bool, typer.Option("--resume", help="Go on from the checkpoint in the run's folder.")
     ] = False,
     start: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--from",
-            help="Start from the weights of a model file or a checkpoint.",
+            help="Start from the weights of a model file, a shipped model or a checkpoint.",
             show_default=False,
         ),
     ] = None,
@@ -49,7 +48,7 @@ def train(
     from forcenet_md.training.loop import Trainer
     from forcenet_md.training.stop import on_interrupt
 
-    initial = [f"training.initial={json.dumps(str(start))}"] if start is not None else []
+    initial = [f"training.initial={json.dumps(start)}"] if start is not None else []
     overrides = [*(override or []), *initial]
     settings = load_config(config, overrides)
     check_outputs(settings)

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 
+from forcenet_md.data.frames import with_labels
 from forcenet_md.data.hdf5 import FORMAT, VERSION, Store, is_store
 from forcenet_md.data.manifest import NAMED, Manifest, Source
 from forcenet_md.data.reading import Options, find_sources, read_source
@@ -19,6 +21,10 @@ AS_THEY_LOOK = Units()
 Progress = Callable[[str, int, int, int], None]  # name, frames so far, sources done, of so many
 
 
+class NoLabelsError(DataError):
+    """No frame of the sources has labels that can be used."""
+
+
 def compile_store(
     sources: Sequence[Path],
     out: Path,
@@ -26,15 +32,17 @@ def compile_store(
     options: Options | None = None,
     units: Units = AS_THEY_LOOK,
     skip_bad: bool = False,
+    bare: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Read every frame of the sources into a store; memory holds one chunk of frames.
 
     units: what the sources are in; looked at (see `unit_checks`) where it is not said
     skip_bad: leave out frames without usable labels; the manifest names them
+    bare: take frames without forces too, with forces of zero: to look at their structures
     progress: called after each frame
-    Raises DataError: a source cannot be read, a frame is bad, its units look wrong; then an older
-    `out` stays as it was.
+    Raises DataError: a source cannot be read, a frame is bad, its units look wrong, no frame is
+    labelled (NoLabelsError); then an older `out` stays as it was.
     """
     paths = _without_repeats([p for source in sources for p in find_sources(Path(source))])
     if any(path.resolve() == Path(out).resolve() for path in paths):
@@ -46,6 +54,8 @@ def compile_store(
             source = describe_source(path)
             check = UnitCheck(str(path), units)
             for k, atoms in enumerate(frames_of(path, options or Options())):
+                if bare and (atoms.calc is None or "forces" not in atoms.calc.results):
+                    atoms = with_labels(atoms, None, np.zeros((len(atoms), 3)))
                 units.convert(atoms)
                 try:
                     frame = writer.append(atoms, *(() if is_store(path) else (str(path), k)))
@@ -67,7 +77,10 @@ def compile_store(
             writer.survey.sources.append(source)
             checks.append(check)
         if total == 0:
-            raise DataError(f"there is no labelled frame in {_names(paths)}: give others.")
+            raise NoLabelsError(
+                f"there is no labelled frame in {_names(paths)}: give others, or label them with"
+                " 'forcenet-md label'."
+            )
         remarks = [remark for check in checks for remark in check.remarks]
         writer.survey.remarks += [*remarks, *check_mixture(checks)]
         writer.survey.units = units.declared(checks)

@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import atomic_numbers
 
+from forcenet_md.artifact.find import SHIPPED, model_path
 from forcenet_md.data import foreign
 from forcenet_md.data.calculators import Chosen, Registered, choose, known, options_of, split
 from forcenet_md.data.eam import metals, write_setfl
@@ -171,7 +172,7 @@ def find_teacher(spec: str | Path) -> Chosen | Path | None:
         return None
     if spec not in known() and Path(spec).is_file() and not spec.endswith(".pt"):
         return Path(spec)
-    if name.endswith(".pt") or _is_shipped(name):
+    if name.endswith(".pt") or (SHIPPED / f"{name}.pt").is_file():
         parameters = {"dtype": "float64", "trust": False}
         path = _model_file(name)
         entry = Registered(partial(foreign.forcenet, path), parameters, packages=("torch",))
@@ -186,16 +187,8 @@ def find_teacher(spec: str | Path) -> Chosen | Path | None:
     return chosen
 
 
-def _is_shipped(name: str) -> bool:
-    from forcenet_md.inference.load import SHIPPED
-
-    return (SHIPPED / f"{name}.pt").is_file()
-
-
 def _model_file(name: str) -> str:
     """The path of a model. Raises DataError when there is none."""
-    from forcenet_md.inference.load import model_path
-
     try:
         path = model_path(name)
     except ForceNetError as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from forcenet_md.artifact.find import model_path
 from forcenet_md.errors import ModelFileError, RequestError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
 from forcenet_md.inference.interface import Capabilities, Evaluator
-
-SHIPPED = Path(__file__).parents[1] / "artifact" / "shipped"
 
 
 def load_evaluator(
@@ -88,17 +87,3 @@ def committee_paths(spec: str, others: Sequence[str]) -> list[Path]:
                 f"{member} is an ASE calculator: a committee is made of model files."
             )
     return [model_path(member) for member in (spec, *others)]
-
-
-def model_path(spec: str) -> Path:
-    """The file of a model: a path, or a bare name for a shipped one. Raises ModelFileError."""
-    path = Path(spec).expanduser()
-    if path.exists() or path.suffix or len(path.parts) != 1:
-        return path
-    shipped = {file.stem: file for file in SHIPPED.glob("*.pt")}
-    if spec not in shipped:
-        raise ModelFileError(
-            f"there is no model file {spec!r} and no shipped model of that name"
-            f" (shipped: {', '.join(sorted(shipped)) or 'none'}): give the path of an m.pt."
-        )
-    return shipped[spec]

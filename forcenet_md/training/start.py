@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from forcenet_md.artifact.find import model_path
 from forcenet_md.artifact.trainable import read_trainable
 from forcenet_md.errors import DataError
 from forcenet_md.models.forcenet import ForceNet
@@ -40,10 +41,12 @@ class Start:
 
 
 def read_start(path: Path) -> Start:
-    """Averaged weights of a checkpoint, or the weights of a model file (m.pt).
+    """Averaged weights of a checkpoint, or the weights of a model file (m.pt, or the name of a
+    shipped one).
 
     Raises DataError or ModelFileError.
     """
+    path = model_path(str(path))
     if _is_model_file(path):
         model = read_trainable(path)
         return Start(path, {**vars(model.config)}, model.state_dict(), steps=0)

@@ -1,0 +1,23 @@
+"""Where the file of a model is: a path, or the name of a model that comes with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forcenet_md.errors import ModelFileError
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def model_path(spec: str) -> Path:
+    """The file of a model: a path, or a bare name for a shipped one. Raises ModelFileError."""
+    path = Path(spec).expanduser()
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    shipped = {file.stem: file for file in SHIPPED.glob("*.pt")}
+    if spec not in shipped:
+        raise ModelFileError(
+            f"there is no model file {spec!r} and no shipped model of that name"
+            f" (shipped: {', '.join(sorted(shipped)) or 'none'}): give the path of an m.pt."
+        )
+    return shipped[spec]
