@@ -127,12 +127,12 @@ def test_a_teacher_that_cannot_be_had_is_said(teacher: str, sentence: str) -> No
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import PackageNotFoundError
 
-    from forcenet_md.data import calculators
+    from forcenet_md.calculators import register
 
     def missing(_: str) -> str:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(calculators, "version", missing)
+    monkeypatch.setattr(register, "version", missing)
     with pytest.raises(DataError, match=r"needs the package chgnet.*pip install chgnet"):
         label_all([crystal(0)], "chgnet")
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import forcenet_md
-from forcenet_md.data.calculators import Chosen
+from forcenet_md.calculators.register import Chosen
 from forcenet_md.data.eam import metals
 from forcenet_md.data.teachers import ZHOU, find_teacher, read_snippet
 

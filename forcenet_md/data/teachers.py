@@ -16,12 +16,18 @@ from typing import Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.data import atomic_numbers
 
 from forcenet_md.artifact.find import SHIPPED, model_path
-from forcenet_md.data import foreign
-from forcenet_md.data.calculators import Chosen, Registered, choose, known, options_of, split
+from forcenet_md.calculators.register import (
+    Chosen,
+    Registered,
+    choose,
+    known,
+    options_of,
+    split,
+)
 from forcenet_md.data.eam import metals, write_setfl
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.lammps_box import LammpsBox
@@ -175,7 +181,7 @@ def find_teacher(spec: str | Path) -> Chosen | Path | None:
     if name.endswith(".pt") or (SHIPPED / f"{name}.pt").is_file():
         parameters = {"dtype": "float64", "trust": False}
         path = _model_file(name)
-        entry = Registered(partial(foreign.forcenet, path), parameters, packages=("torch",))
+        entry = Registered(partial(_forcenet, path), parameters, packages=("torch",))
         return Chosen(path, entry, options_of(name, entry, settings))
     chosen = choose(spec)
     if chosen is None:
@@ -185,6 +191,13 @@ def find_teacher(spec: str | Path) -> Chosen | Path | None:
             " a model file, or the path of a file with LAMMPS commands (pair_style, pair_coeff)."
         )
     return chosen
+
+
+def _forcenet(path: str, dtype: str = "float64", trust: bool = False) -> Calculator:
+    """A model file, to teach a smaller one; forces only, where it has no energy."""
+    from forcenet_md.engines.ase_calculator import ForceNetCalculator
+
+    return ForceNetCalculator(path, dtype=dtype, trust=trust, threads=1)
 
 
 def _model_file(name: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
-from forcenet_md.data.calculators import REGISTER, Chosen, choose, served, split
+from forcenet_md.calculators.register import REGISTER, Chosen, choose, served, split
 from forcenet_md.errors import DataError, EvaluationError, ForceNetError, ModelFileError
 from forcenet_md.graph.capacity import check_capacity
 from forcenet_md.graph.frame import Frame, Placement

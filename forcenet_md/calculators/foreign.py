@@ -62,10 +62,3 @@ def mace(model: str = "medium-mpa-0", dtype: str = "float64", device: str = "cpu
     if Path(model).suffix in (".model", ".pt", ".pth") and "://" not in model:
         raise DataError(f"there is no MACE file {model}: give its path or a model's name.")
     return mace_mp(model=model, device=device, default_dtype=dtype)
-
-
-def forcenet(path: str, dtype: str = "float64", trust: bool = False) -> Calculator:
-    """A model file of this package, to teach a smaller one; forces only, where it has no energy."""
-    from forcenet_md.engines.ase_calculator import ForceNetCalculator
-
-    return ForceNetCalculator(path, dtype=dtype, trust=trust, threads=1)

@@ -22,7 +22,7 @@ from ase.calculators import emt, lj
 from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers, chemical_symbols
 
-from forcenet_md.data import foreign
+from forcenet_md.calculators import foreign
 from forcenet_md.errors import DataError
 
 GROUP = "forcenet_md.teachers"
