@@ -8,7 +8,9 @@ import numpy as np
 from ase.build import bulk
 from numpy.typing import NDArray
 
+from forcenet_md.graph.capacity import pair_bound
 from forcenet_md.graph.edges import Edges
+from forcenet_md.graph.frame import Frame, Placement
 from forcenet_md.system import System
 
 Array = NDArray[np.float64]
@@ -58,3 +60,8 @@ def alloy(n: int = 3, seed: int = 0) -> System:
 
 def moved(system: System, positions: Array) -> System:
     return System(positions, system.numbers, system.cell, system.pbc)
+
+
+def neighbour_bound(system: System, reach: float) -> int:
+    """The cheap upper bound on ordered pairs that `check_capacity` starts from."""
+    return pair_bound(Placement.of(system.positions, Frame.of(system), reach), reach)

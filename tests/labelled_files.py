@@ -11,6 +11,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from forcenet_md.data.labelling import label_frames
+from forcenet_md.errors import DataError
+
 
 def labelled(seed: int, **info: object) -> Atoms:
     """Four atoms of Cu and Au with random labels."""
@@ -112,3 +115,19 @@ def write_vasprun(path: Path, frames: Sequence[Atoms], held: Sequence[bool]) -> 
             f"{rows('forces', atoms.calc.results['forces'])}<energy>{kinds}</energy></calculation>"
         )
     path.write_text("\n".join([*parts, "</modeling>\n"]), encoding="utf-8")
+
+
+def label_all(
+    frames: Sequence[Atoms],
+    spec: str | Path,
+    elements: Sequence[str] = (),
+    workers: int = 1,
+    timeout: float | None = None,
+) -> list[Atoms]:
+    """Labelled copies in order. Raises DataError with the number of a frame that fails, too."""
+    outcomes = {}
+    for outcome in label_frames(frames, spec, elements, workers, timeout):
+        if outcome.atoms is None:
+            raise DataError(f"frame {outcome.number}: {outcome.reason}")
+        outcomes[outcome.number] = outcome.atoms
+    return [outcomes[number] for number in sorted(outcomes)]

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from ase.build import bulk, fcc111
 from ase.neighborlist import primitive_neighbor_list
-from graphs import Array, alloy, assert_same, brute_force, moved, rounded
+from graphs import Array, alloy, assert_same, brute_force, moved, neighbour_bound, rounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forcenet_md.graph.capacity import neighbour_bound
 from forcenet_md.graph.edges import Edges, keep_nearest
 from forcenet_md.graph.neighbours import NeighbourList, build_edges
 from forcenet_md.system import System

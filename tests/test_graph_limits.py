@@ -10,10 +10,9 @@ import textwrap
 import numpy as np
 import pytest
 from ase.build import molecule
-from graphs import alloy, assert_same, brute_force, moved
+from graphs import alloy, assert_same, brute_force, moved, neighbour_bound
 
 from forcenet_md.errors import StructureError, TooManyEdgesError
-from forcenet_md.graph.capacity import neighbour_bound
 from forcenet_md.graph.neighbours import NeighbourList, build_edges
 from forcenet_md.system import System
 

@@ -16,10 +16,11 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from labelled_files import label_all
 from serving import COMMAND
 
 from forcenet_md.data.frames import forces_of, read_frames, write_frames
-from forcenet_md.data.labelling import label_all, label_frames
+from forcenet_md.data.labelling import label_frames
 from forcenet_md.data.part_file import PartFile
 from forcenet_md.data.screening import choose_lines, screen
 from forcenet_md.errors import DataError

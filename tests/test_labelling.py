@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
-from labelled_files import write_dump
+from labelled_files import label_all, write_dump
 
 from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import (
@@ -29,7 +29,6 @@ from forcenet_md.data.frames import (
     with_labels,
     write_frames,
 )
-from forcenet_md.data.labelling import label_all
 from forcenet_md.data.store import StoreWriter
 from forcenet_md.data.teachers import AseTeacher, open_teacher
 from forcenet_md.errors import DataError

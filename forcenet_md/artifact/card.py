@@ -30,7 +30,8 @@ class Card(BaseModel):
     precision: of the stored weights; both float32 and float64 can be computed
     net_force_removed: trained with the mean force of each structure taken out, so that it is taken
         out always; else only where no atom is held
-    pair_floor: a repulsive pair force is added to the network's (models/floor.py)
+    pair_floor: its program adds a repulsive pair force to the network's (models/floor.py); files
+        from before there was one have no such stage
     staged: has the stages of models/interface.py; else it is served on one domain
     augmentation: rotations the training saw
     test_errors: figures on held-out data, each with its unit in its name

@@ -66,7 +66,7 @@ def export_model(
             "conservative": False,
             "net_force_removed": net_force_removed,
             "staged": True,
-            "pair_floor": model.has_floor,
+            "pair_floor": config.floor != "none",
             "augmentation": augmentation,
             "training_data": training_data,
             "test_errors": test_errors,

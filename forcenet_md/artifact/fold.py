@@ -157,7 +157,6 @@ class FoldedForceNet(nn.Module):
         self.activation = copy.deepcopy(model.activation)
         self.decoder = FoldedMLP(model.decoder)
         self.floor = copy.deepcopy(model.floor)
-        self.has_floor = model.has_floor
         for p in self.parameters():
             p.requires_grad_(False)
 
@@ -204,9 +203,8 @@ class FoldedForceNet(nn.Module):
         for layer in self.interactions:
             h = layer(h, source, target, basis, species.shape[0])
         out = self.readout(h, species)
-        if self.has_floor:
-            floor = self.pair_forces(species, source, target, vector, species.shape[0])
-            out["forces"] = out["forces"] + floor
+        floor = self.pair_forces(species, source, target, vector, species.shape[0])
+        out["forces"] = out["forces"] + floor
         return out
 
 

@@ -68,19 +68,3 @@ def label_frames(
                 elif crew.deaths >= DEATHS and not labelled:
                     raise DataError(f"{reason} So did {DEATHS - 1} more: try it on one frame.")
                 yield Outcome(number, given.pop(number), out, reason)
-
-
-def label_all(
-    frames: Sequence[Atoms],
-    spec: str | Path,
-    elements: Sequence[str] = (),
-    workers: int = 1,
-    timeout: float | None = None,
-) -> list[Atoms]:
-    """Labelled copies in order. Raises DataError with the number of a frame that fails, too."""
-    outcomes = {}
-    for outcome in label_frames(frames, spec, elements, workers, timeout):
-        if outcome.atoms is None:
-            raise DataError(f"frame {outcome.number}: {outcome.reason}")
-        outcomes[outcome.number] = outcome.atoms
-    return [outcomes[number] for number in sorted(outcomes)]

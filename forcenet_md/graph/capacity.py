@@ -10,19 +10,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from forcenet_md.errors import TooManyEdgesError
-from forcenet_md.graph.frame import Frame, Placement
-from forcenet_md.system import System
+from forcenet_md.graph.frame import Placement
 
 MOST_BINS = 2**20  # along one direction; three of them fit an int64 key
-
-
-def neighbour_bound(system: System, reach: float) -> int:
-    """An upper bound on the ordered neighbour pairs within `reach` Å, self-images included.
-
-    About 6.4 times the pairs of a dense system. Time and memory of order n_atoms.
-    """
-    frame = Frame.of(system)
-    return pair_bound(Placement.of(system.positions, frame, reach), reach)
 
 
 def check_capacity(placement: Placement, reach: float, max_edges: int) -> None:
@@ -44,7 +34,11 @@ def check_capacity(placement: Placement, reach: float, max_edges: int) -> None:
 
 
 def pair_bound(placement: Placement, reach: float) -> int:
-    """Pairs of atoms in the same or in touching bins at least `reach` wide."""
+    """Pairs of atoms in the same or in touching bins at least `reach` wide: an upper bound on the
+    ordered pairs within `reach` Å, self-images included.
+
+    About 6.4 times the pairs of a dense system. Time and memory of order n_atoms.
+    """
     columns: list[NDArray[np.int64]] = []
     sizes: list[int] = []
     wraps: list[int] = []

@@ -6,7 +6,7 @@ The server and the engines know this file only; networks, graphs and devices lie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from forcenet_md.errors import ForceNetError
@@ -60,7 +60,6 @@ class Timings:
 
     graph: float = 0.0
     network: float = 0.0
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):

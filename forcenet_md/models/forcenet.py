@@ -265,7 +265,6 @@ class ForceNet(MessagePassingModel):
                 nn.init.zeros_(module.bias)
         self.energy_head = nn.Linear(p, 1) if config.energy_head else None
         self.floor = make_floor(config.floor, config.cutoff, config.floor_outer)
-        self.has_floor = config.floor != "none"
 
     def embed(self, species: Tensor) -> Tensor:
         if self.config.node_features == "embedding":

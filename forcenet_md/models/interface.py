@@ -14,11 +14,9 @@ Before each `interact` but the first, whoever runs the stages refreshes the rows
 [n_owned, n_all) of h: the exchange of a domain-decomposed run. The first layer's input depends on
 species alone, so it needs none.
 
-A model with a pair floor (models/floor.py) has one more:
+and one that is added to the forces of `readout`, zero without a pair floor (models/floor.py):
 
     pair_forces(species [n_all], source, target, vector, n_owned)  -> [n_owned, 3]
-
-which is added to the forces of `readout`.
 
 `edge_basis` does not depend on the layer and is computed once per step.
 `forward` is the four in a row on one rank; training and inference share them.
@@ -38,7 +36,6 @@ class MessagePassingModel(nn.Module):
 
     n_layers: int
     cutoff: float
-    has_floor: bool = False
 
     def embed(self, species: Tensor) -> Tensor:
         raise NotImplementedError
@@ -75,9 +72,8 @@ class MessagePassingModel(nn.Module):
         for k in range(self.n_layers):
             h = self.interact(k, h, species, source, target, basis, species.shape[0])
         out = self.readout(h, species)
-        if self.has_floor:
-            floor = self.pair_forces(species, source, target, vector, species.shape[0])
-            out["forces"] = out["forces"] + floor
+        floor = self.pair_forces(species, source, target, vector, species.shape[0])
+        out["forces"] = out["forces"] + floor
         return out
 
 

@@ -152,8 +152,6 @@ def fused_forces(
             x = x + layer.self_weight * y
         h = h + layer.node_mlp(x)
     forces = model.readout(h, species)["forces"]
-    if model.has_floor:
-        with torch.no_grad():
-            floor = model.pair_forces(species, source, target, vector, len(species))
-        forces = forces + floor
-    return forces
+    with torch.no_grad():
+        floor = model.pair_forces(species, source, target, vector, len(species))
+    return forces + floor
