@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from forcenet_md.engines.ipi_input import femtoseconds, parse_xml, read_input
+from forcenet_md.engines.ipi_input import read_input
 from forcenet_md.engines.ipi_plan import Plan, make_plan
+from forcenet_md.engines.ipi_xml import femtoseconds, parse_xml
 from forcenet_md.errors import AddressError, DataError, RequestError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
 

@@ -19,10 +19,8 @@ from forcenet_md.engines.ipi_input import (
     IpiInput,
     IpiSystem,
     SocketForceField,
-    entries,
-    femtoseconds,
-    is_true,
 )
+from forcenet_md.engines.ipi_xml import entries, femtoseconds, is_true
 from forcenet_md.inference.interface import Capabilities
 
 LINE_SEARCHES = ("sd", "cg", "bfgs", "lbfgs")

@@ -16,11 +16,8 @@ from forcenet_md.engines.ipi_input import (
     IpiInput,
     IpiSystem,
     SocketForceField,
-    attribute,
-    entries,
-    parse_xml,
-    text_of,
 )
+from forcenet_md.engines.ipi_xml import attribute, entries, parse_xml, text_of
 from forcenet_md.errors import DataError
 from forcenet_md.server.template import Template, read_template
 
