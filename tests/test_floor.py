@@ -12,17 +12,22 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import covalent_radii
 from models import write_model
+from training_runs import write_config
 
 from forcenet_md.artifact.export import load_model, read_card
 from forcenet_md.artifact.find import SHIPPED
 from forcenet_md.artifact.fold import fold
+from forcenet_md.artifact.trainable import read_trainable
 from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Request
-from forcenet_md.models.floor import INNER, PairFloor
+from forcenet_md.models.floor import INNER, NoFloor, PairFloor
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.system import System
+from forcenet_md.training.config_file import load_config
+from forcenet_md.training.finish import export
 from forcenet_md.training.fused import can_fuse, fused_forces
+from forcenet_md.training.loop import Trainer
 
 CUTOFF, OUTER = 5.0, 0.9
 
@@ -163,6 +168,31 @@ def test_trained_served_and_folded_are_one() -> None:
     torch.testing.assert_close(fused_forces(model, *arrays), whole, rtol=1e-10, atol=1e-10)
     folded = fold(model, [29, 79])(*arrays)["forces"]
     torch.testing.assert_close(folded, whole.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_a_training_run_puts_it_under_its_network(labelled: Path, tmp_path: Path) -> None:
+    """Near in, the file's forces are the formula's on top of the network's."""
+    config = load_config(write_config(tmp_path, labelled), ["model.floor=zbl", "training.steps=5"])
+    trainer = Trainer(config)
+    trainer.run()
+    assert export(trainer).pair_floor
+    r, v, h = 0.9, zbl(29, 79), 1e-5
+    atoms = Atoms("CuAuCu", [[0, 0, 0], [0, 0, r], [3.0, 0.4, 0.2]])
+    assert r < INNER * ForceNetConfig.floor_outer * covalent_radii[[29, 79]].sum()
+
+    network = read_trainable(config.output).double().eval()
+    network.floor = NoFloor()
+    with torch.no_grad():
+        expected = network(*inputs(atoms, network.cutoff))["forces"].numpy()
+    expected -= expected.mean(axis=0)  # it was trained without the net force, and is served so
+    push = -(v(r + h) - v(r - h)) / (2 * h)
+    assert push > 100.0
+    expected[:2, 2] += -push, push
+
+    evaluator = ModelEvaluator(config.output, dtype="float64")
+    request = Request(evaluator.new_session(), System.from_ase(atoms))
+    found = evaluator.evaluate([request])[0].forces
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_files_without_the_stage_still_load() -> None:

@@ -70,7 +70,9 @@ def open_split(config: DataConfig, folder: Path) -> Split:
                 " data.group_by"
             )
         if not held.any():
-            notes.append("no frame is held out for validation: too few groups")
+            notes.append(
+                "no frame is held out for validation: with so few, raise data.validation_fraction"
+            )
     watched = rows[held]
     if len(watched) > config.validation_frames:
         watched = watched[np.linspace(0, len(watched) - 1, config.validation_frames).astype(int)]
