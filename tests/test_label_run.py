@@ -19,11 +19,13 @@ from ase.constraints import FixAtoms
 from labelled_files import label_all
 from serving import COMMAND
 
+from forcenet_md.calculators.register import known
 from forcenet_md.data.frames import forces_of, read_frames, write_frames
 from forcenet_md.data.labelling import label_frames
 from forcenet_md.data.part_file import PartFile
 from forcenet_md.data.screening import choose_lines, screen
-from forcenet_md.errors import DataError
+from forcenet_md.errors import DataError, ModelFileError
+from forcenet_md.inference.ase_evaluator import AseEvaluator
 
 
 def crystal(seed: int, **info: object) -> Atoms:
@@ -108,6 +110,40 @@ def test_a_model_teaches_without_an_energy_in_processes_with_one_thread() -> Non
     assert np.abs(forces_of(out)).max() > 0.1
     assert len(out.info["teacher_sha256"]) == 64
     label_all([crystal(0)], "own_teachers:threads")
+
+
+def test_an_installed_package_brings_its_own_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the entry-point group; what an installer writes is enough."""
+    site = tmp_path / "site"
+    described = site / "lattice_teachers-1.2.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lattice-teachers\nVersion: 1.2\n", encoding="utf-8"
+    )
+    (described / "entry_points.txt").write_text(
+        "[forcenet_md.teachers]\nsoft = lattice_teachers:soft\n", encoding="utf-8"
+    )
+    (site / "lattice_teachers.py").write_text(
+        "from ase.calculators.lj import LennardJones\n"
+        "def soft(sigma=1.0, smooth=False):\n"
+        "    return LennardJones(sigma=sigma, smooth=smooth)\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(DataError, match="there is no teacher 'soft"):
+        label_all([crystal(0)], "soft,sigma=2.2,smooth=true")
+    monkeypatch.syspath_prepend(site)
+    assert known() == ["emt", "lj", "tblite", "chgnet", "mace", "soft"]
+    atoms = crystal(0)
+    (out,) = label_all([atoms], "soft,sigma=2.2,smooth=true")
+    atoms.calc = LennardJones(sigma=2.2, smooth=True)
+    np.testing.assert_array_equal(forces_of(out), atoms.get_forces())
+    assert out.info["teacher"] == "soft"
+    assert out.info["teacher_options"] == "sigma=2.2, smooth=True"
+    assert out.info["teacher_version"] == "lattice-teachers 1.2"
+    with pytest.raises(ModelFileError, match=r"'soft' is not registered"):
+        AseEvaluator("ase:soft")
 
 
 @pytest.mark.parametrize(
