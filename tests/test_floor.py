@@ -15,9 +15,9 @@ from models import write_model
 from training_runs import write_config
 
 from forcenet_md.artifact.export import load_model, read_card
-from forcenet_md.artifact.find import SHIPPED
 from forcenet_md.artifact.fold import fold
 from forcenet_md.artifact.trainable import read_trainable
+from forcenet_md.errors import ModelFileError
 from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Request
@@ -30,6 +30,7 @@ from forcenet_md.training.fused import can_fuse, fused_forces
 from forcenet_md.training.loop import Trainer
 
 CUTOFF, OUTER = 5.0, 0.9
+FIRST_VERSION = Path(__file__).parent / "data" / "models" / "version-0.1.0.pt"
 
 
 def zbl(z1: int, z2: int) -> Callable[[float], float]:
@@ -195,8 +196,18 @@ def test_a_training_run_puts_it_under_its_network(labelled: Path, tmp_path: Path
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
 
 
-def test_files_without_the_stage_still_load() -> None:
-    """Those that were written before there was one, as the shipped one."""
-    model, card = load_model(SHIPPED / "alloy.pt")
+def test_files_of_the_first_version_still_serve() -> None:
+    """They have neither this stage nor trainable weights; the forces are those of that version."""
+    model, card = load_model(FIRST_VERSION)
     assert not card.pair_floor
     assert not hasattr(model, "pair_forces")
+    atoms = bulk("Cu", cubic=True)
+    atoms.symbols[0] = "Au"
+    atoms.positions[1, 0] += 0.3
+    evaluator = ModelEvaluator(FIRST_VERSION, dtype="float64")
+    request = Request(evaluator.new_session(), System.from_ase(atoms))
+    found = evaluator.evaluate([request])[0].forces
+    expected = [0.002732253149639305, 0.001087762498873844, 3.566134030507208e-05]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-9)
+    with pytest.raises(ModelFileError, match="without its trainable weights"):
+        read_trainable(FIRST_VERSION)
