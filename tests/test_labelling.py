@@ -305,6 +305,21 @@ def test_what_can_be_compiled_can_be_labelled(tmp_path: Path) -> None:
             np.testing.assert_allclose(forces_of(found), expected, atol=1e-6)
 
 
+def test_labels_of_a_folder_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside they would be read with it the next time."""
+    (tmp_path / "in").mkdir()
+    write_frames(tmp_path / "in" / "a.extxyz", [crystal(0)])
+    monkeypatch.chdir(tmp_path / "in")
+    for arguments, sentence in (
+        (["."], "is a folder: say with --out"),
+        ([".", "-o", "b.extxyz"], "b.extxyz lies in the folder that is read"),
+        (["../nothing"], "there is no file or folder"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            build_app()(["label", *arguments, "-t", "emt"])
+    assert os.listdir(tmp_path / "in") == ["a.extxyz"]
+
+
 def test_frames_without_labels_are_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "bare.extxyz", [crystal(0)])
     with pytest.raises(DataError, match=r"frame 0 of .*bare.extxyz: it has no forces"):

@@ -172,7 +172,7 @@ def _check_card(model: str, card: Card | None) -> None:
     from forcenet_md.errors import ModelFileError
 
     if card is None:
-        raise ModelFileError(f"{model} has no file and no card: leave --into-card away.")
+        raise ModelFileError(f"{model} has no card of its own: leave --into-card away.")
     path = model_path(model)
     if path.resolve().parent == SHIPPED.resolve():
         raise ModelFileError(

@@ -74,6 +74,8 @@ def label(
     from forcenet_md.data.reading import Options, find_sources
     from forcenet_md.errors import DataError
 
+    if out is None and structures.is_dir():
+        raise DataError(f"{structures} is a folder: say with --out where the labelled frames go.")
     out = out or beside(structures, "-labelled.extxyz")
     part = beside(out, ".part")
     if resume and out.exists() and not part.exists():

@@ -39,6 +39,8 @@ class LabelRun:
             for given in (source, Path(spec)):
                 if path.exists() and given.exists() and path.samefile(given):
                     raise DataError(f"--out {out} would replace what is read: give another path.")
+        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise DataError(f"--out {out} lies in the folder that is read: give another path.")
         check_output(out)
         header = {
             "structures": sha256(source),
