@@ -18,7 +18,9 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from labelled_files import label_all, write_dump
+from models import write_model
 
+from forcenet_md import ForceNetCalculator
 from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import (
     check_labels,
@@ -54,6 +56,16 @@ def test_ase_labels_are_those_of_the_calculator(name: str, calculator: Any) -> N
     atoms.calc = calculator()
     np.testing.assert_array_equal(forces_of(out), atoms.get_forces())
     assert out.get_potential_energy() == atoms.get_potential_energy()
+
+
+def test_a_model_file_teaches(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.pt")
+    atoms = crystal(0)
+    with open_teacher(tmp_path / "m.pt") as teacher:
+        labelled = teacher.label(atoms)
+    atoms.calc = ForceNetCalculator(tmp_path / "m.pt", dtype="float64")
+    np.testing.assert_array_equal(forces_of(labelled), atoms.get_forces())
+    assert "energy" not in {k for k, v in labelled.calc.results.items() if v is not None}
 
 
 def test_lammps_snippet_in_a_worker_equals_ase(tmp_path: Path) -> None:
