@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
@@ -124,6 +125,17 @@ def test_path_keeps_the_models_forces_and_measures_them() -> None:
     assert error["mean_abs_force"] > 0.1
     labelled[0].arrays[MODEL_FORCES] += 0.4
     assert path_errors(labelled)["force_mae"] == pytest.approx(0.1, rel=1e-6)
+
+
+def test_a_path_begins_as_hot_as_it_is_told() -> None:
+    lattice = bulk("Cu", cubic=True) * (3, 3, 3)
+
+    def moved(heat: float) -> float:
+        plan = Visit(300.0, time_ps=0.01, spacing_ps=0.01, heat=heat)
+        (frame,) = follow(lattice, EMT(), plan, seed=2)
+        return float(((frame.positions - lattice.positions) ** 2).mean())
+
+    assert moved(2.0) == pytest.approx(2.0 * moved(1.0), rel=0.1)
 
 
 def test_path_ends_where_the_model_has_no_forces() -> None:

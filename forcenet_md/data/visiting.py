@@ -6,6 +6,7 @@ the smallest distance and the largest true force show it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import get_distances
 from ase.md.langevin import Langevin
 
 from forcenet_md.data.frames import forces_of, largest_force
-from forcenet_md.errors import ForceNetError
 from forcenet_md.force_error import force_error, pool
 
+log = logging.getLogger(__name__)
+
+LABELS = ("energy", "forces")
 MODEL_FORCES = "model_forces"
 
 
@@ -28,6 +32,7 @@ class Visit:
     """Langevin dynamics at constant volume.
 
     temperature: K; time and spacing of the kept structures: ps; relaxation: of the thermostat, ps
+    heat: of the velocities at the start, times the temperature; a crystal at rest takes half of it
     """
 
     temperature: float
@@ -35,17 +40,18 @@ class Visit:
     spacing_ps: float = 0.2
     timestep_fs: float = 2.0
     relaxation_ps: float = 0.1
+    heat: float = 1.0
 
 
-def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iterator[Atoms]:
-    """Structures along the path with the model's forces in arrays['model_forces'] (eV/Å).
+def trajectory(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iterator[Atoms]:
+    """Structures along the path of Langevin dynamics, each with the calculator's labels.
 
-    The path ends early where the model has no forces (atoms on one point, overflow).
+    The path ends early where the calculator fails (atoms on one point, overflow).
     """
     rng = np.random.default_rng(seed)
     atoms = start.copy()
     atoms.calc = calculator
-    width = np.sqrt(atoms.get_masses() * units.kB * plan.temperature)
+    width = np.sqrt(atoms.get_masses() * units.kB * plan.heat * plan.temperature)
     atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
     dynamics = Langevin(
         atoms,
@@ -59,12 +65,22 @@ def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iter
     for _ in range(round(plan.time_ps / plan.spacing_ps)):
         try:
             dynamics.run(stride)
-            forces = atoms.get_forces()
-        except ForceNetError:
+            atoms.get_forces()
+        except Exception:  # whatever a calculator has against a structure that fell apart
+            log.debug("the path ends", exc_info=True)
             return
         frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         frame.info.update(start.info)
-        frame.arrays[MODEL_FORCES] = forces
+        labels = {name: value for name, value in calculator.results.items() if name in LABELS}
+        frame.calc = SinglePointCalculator(frame, **labels)
+        yield frame
+
+
+def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iterator[Atoms]:
+    """Structures along a model's path with its forces in arrays['model_forces'] (eV/Å)."""
+    for frame in trajectory(start, calculator, plan, seed):
+        frame.arrays[MODEL_FORCES] = frame.get_forces()
+        frame.calc = None
         yield frame
 
 
