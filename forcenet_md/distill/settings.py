@@ -1,0 +1,116 @@
+"""What a distillation was asked for; it can only go on with the same."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forcenet_md.errors import DataError
+
+FREE = ("budget", "error", "workers", "structure")  # may change from one sitting to the next
+NAMES = {
+    "structure_sha256": "structure",
+    "low": "temperature",
+    "high": "temperature",
+    "base": "config",
+    "overrides": "key=value",
+}
+SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
+
+
+class Settings(BaseModel):
+    """One distillation.
+
+    structure: the file it starts from; teacher: as of `forcenet-md label`; elements: of a LAMMPS
+    teacher's types; low, high: K; budget: seconds; error: on the test frames, of the mean force,
+    that ends the rounds; members: of the committee; workers: processes;
+    atoms: small cells are repeated to at most so many; timestep: fs, of all dynamics; base:
+    configuration of the trainings, overrides: key=value over it; floor: a repulsion is kept under
+    the network (models/floor.py)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    structure: Path
+    structure_sha256: str
+    teacher: str
+    elements: tuple[str, ...] = ()
+    low: float
+    high: float
+    budget: float
+    error: float = 0.05
+    members: int = 2
+    workers: int = 1
+    atoms: int = 128
+    timestep: float = 2.0
+    base: str = "small"
+    overrides: tuple[str, ...] = ()
+    floor: bool = False
+    seed: int = 1
+
+    def check(self, folder: Path) -> None:
+        """Raises DataError when the folder holds another distillation."""
+        path = folder / "settings.json"
+        if not path.is_file():
+            return
+        before = Settings.read(folder).model_dump()
+        ours = self.model_dump()
+        different = [key for key in ours if before[key] != ours[key] and key not in FREE]
+        if different:
+            names = dict.fromkeys(NAMES.get(key, key) for key in different)
+            raise DataError(
+                f"{folder} holds a distillation with another {', '.join(names)}: give that of"
+                " before to go on with it, or another --out."
+            )
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "settings.json", self.model_dump_json(indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> Settings:
+        """Raises DataError for a damaged file."""
+        path = folder / "settings.json"
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            raise DataError(
+                f"{path} is damaged or of another version: give another --out."
+            ) from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of '2h', '90min', '1h30min' or '45s'. Raises DataError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)(?![a-z])", text)
+    whole = re.sub(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)(?![a-z])", "", text).strip()
+    seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if whole or seconds <= 0.0:
+        raise DataError(f"the budget '{text}' is no time: write 2h, 90min or 1h30min.")
+    return seconds
+
+
+def parse_temperatures(text: str) -> tuple[float, float]:
+    """Lowest and highest of '300-1200', or of '600', in K. Raises DataError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:[-–]\s*(\d+(?:\.\d+)?))?\s*K?\s*", text)
+    if match is None:
+        raise DataError(f"the temperature '{text}' is no range in K: write 300-1200.")
+    low = float(match[1])
+    high = float(match[2] or low)
+    if low <= 0.0:
+        raise DataError("nothing moves at 0 K: give temperatures above it, as 300-1200.")
+    if high < low:
+        raise DataError(f"the range {text} is upside down: write {match[2]}-{match[1]}.")
+    return low, high

@@ -1,0 +1,60 @@
+"""Paths of the model: python -m forcenet_md.distill.visit_job FOLDER ROUND NUMBER …"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from forcenet_md.data.frames import read_frames, write_frames
+from forcenet_md.distill.explore import beginning
+from forcenet_md.distill.files import Files
+from forcenet_md.distill.plan import Plan, VisitPlan
+from forcenet_md.distill.settings import Settings, write_json
+from forcenet_md.distill.visit import visit
+from forcenet_md.engines.ase_calculator import ForceNetCalculator
+from forcenet_md.errors import ForceNetError
+
+
+def main(folder: Path, round_number: int, numbers: Sequence[int]) -> None:
+    settings, plan, files = Settings.read(folder), Plan.read(folder), Files(folder)
+    this = files.round(round_number)
+    chosen = VisitPlan.read(this.visit_plan)
+    (start,) = read_frames(files.start)
+    best = this.model(chosen.best)
+    others = [this.model(k) for k in range(settings.members) if k != chosen.best]
+    calculator = ForceNetCalculator(str(best))
+    committee = ForceNetCalculator(str(best), committee=others) if others else None
+
+    def doubt(atoms: Atoms) -> float:
+        if committee is None:
+            return 0.0
+        committee.calculate(atoms)
+        return float(np.max(committee.results["force_spread"]))
+
+    for number in numbers:
+        run = chosen.runs[number]
+        begin = beginning(start, run)
+        name = f"round-{round_number}-{number}"
+        begin.info = {
+            "config_type": "visited",
+            "temperature": run.temperature,
+            "trajectory": name,
+            "block": name,
+        }
+        steps = plan.visit(run.temperature, chosen.steps)
+        path = visit(begin, calculator, doubt, steps, run.seed, chosen.nearest, plan.per_path)
+        found = {"whole": path.whole, "spread": path.spread, "near": path.near}
+        write_json(this.path_figures(number), json.dumps(found))
+        write_frames(this.path(number), path.frames)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]), [int(word) for word in sys.argv[3:]])
+    except ForceNetError as error:
+        sys.exit(str(error))

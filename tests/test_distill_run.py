@@ -1,0 +1,213 @@
+"""A whole distillation, killed twice on its way and gone on with by the same command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read
+from serving import PATIENCE
+
+from forcenet_md import ForceNetCalculator
+from forcenet_md.artifact.export import read_card
+from forcenet_md.data.frames import forces_of, write_frames
+from forcenet_md.data.visiting import Visit, follow
+from forcenet_md.distill.explore_job import main as explore_some
+from forcenet_md.distill.files import Files, read_some
+from forcenet_md.distill.plan import PATHS, Plan, Run
+from forcenet_md.distill.settings import Settings
+from forcenet_md.distill.visit import nearest_pair
+
+BUDGET = 60.0  # s
+
+
+def command(budget: float = BUDGET) -> list[str]:
+    words = f"cu.extxyz --teacher emt --temperature 300-900 --budget {budget}s --out out"
+    words += " --config tiny --atoms 4 --timestep 4 --floor"
+    words += " model.hidden=16 model.cutoff=4.5 model.n_radial=4 training.steps=400"
+    return [sys.executable, "-m", "forcenet_md", "distill", *words.split()]
+
+
+def killed_when(
+    folder: Path, there: Callable[[], bool], number: int, budget: float = BUDGET
+) -> str:
+    """Run until something is there, then send a signal; what the command said."""
+    path = folder / "said.txt"
+    with path.open("w") as said:
+        process = subprocess.Popen(command(budget), cwd=folder, stderr=said)
+    try:
+        begun = time.monotonic()
+        while not there():
+            assert process.poll() is None, path.read_text()
+            assert time.monotonic() < begun + 5 * PATIENCE, path.read_text()
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    return path.read_text()
+
+
+def whole(folder: Path, budget: float = BUDGET) -> str:
+    done = subprocess.run(
+        command(budget), cwd=folder, capture_output=True, text=True, timeout=5 * PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.extxyz")}
+
+
+@pytest.mark.slow
+def test_a_distillation_is_killed_and_goes_on_and_ends_with_a_model(tmp_path: Path) -> None:
+    start = bulk("Cu", cubic=True)
+    write_frames(tmp_path / "cu.extxyz", [start])
+    out = tmp_path / "out"
+    files = Files(out)
+
+    killed_when(tmp_path, (out / "explore" / "md-3.extxyz").is_file, signal.SIGKILL)
+    explored = written(out / "explore")
+    assert 4 <= len(explored) < 10
+    said = killed_when(tmp_path, files.round(0).training(1).is_dir, signal.SIGINT)
+    assert "the same command goes on" in said
+    assert written(out / "explore").items() >= explored.items()
+    first = files.round(0).model(0)
+    trained = first.stat().st_mtime_ns
+    labelled = written(out / "explore")
+    said = whole(tmp_path)
+    assert written(out / "explore") == labelled  # nothing is labelled anew
+    assert first.stat().st_mtime_ns == trained
+    assert "teacher's trajectories" not in said
+
+    plan = Plan.read(out)
+    held_out = {run.name for run in plan.runs if run.held_out}
+    assert {atoms.info["trajectory"] for atoms in read(files.test, ":")} == held_out
+    visited = read(files.round(0).labelled, ":")
+    assert len(visited) >= 4 * PATHS
+    assert {"even", "doubtful"} <= {atoms.info["why"] for atoms in visited}
+    assert {atoms.info["teacher"] for atoms in visited} == {"emt"}
+
+    figures = [json.loads(one.figures.read_text()) for one in files.rounds()]
+    card = read_card(files.model)
+    assert card.pair_floor
+    assert "emt (ase" in card.training_data.description
+    assert card.test_errors["path"]["ratio"] in [one["ratio"] for one in figures]
+    assert ("criterion holds" in card.notes) != ("fell short" in card.notes)
+    assert "criterion holds" in said or "fell short" in said
+    assert card.test_errors["relative"] < 0.3
+    page = files.report.read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+
+    evaluated = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "forcenet_md",
+            "evaluate",
+            "--model",
+            "m.pt",
+            "--json",
+            "test.extxyz",
+        ],
+        cwd=out,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    mae = json.loads(evaluated.stdout)["all"]["mae"]
+    assert mae == pytest.approx(card.test_errors["force_mae"], rel=0.02)
+    assert_runs_nvt(files.model, start * (2, 2, 2))
+
+    labelled = written(out)
+    said = whole(tmp_path)  # nothing to do
+    assert written(out) == labelled
+    assert "round" not in said
+
+
+def assert_runs_nvt(model: Path, atoms: Atoms) -> None:
+    calculator = ForceNetCalculator(str(model))
+    frames = list(follow(atoms, calculator, Visit(300.0, time_ps=1.0, timestep_fs=4.0), seed=1))
+    assert len(frames) == 5
+    moved = frames[-1].positions - atoms.positions
+    assert 0.01 < np.sqrt((moved**2).mean()) < 0.5
+    assert min(nearest_pair(frame) for frame in frames) > 0.7
+
+
+CRASHING = """
+import os
+from ase.calculators.emt import EMT
+
+class Crashing(EMT):
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 40:
+            os._exit(3)
+"""
+
+
+@pytest.mark.slow
+def test_a_teacher_that_crashes_ends_its_trajectory_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    monkeypatch.chdir(tmp_path)
+    start = bulk("Cu", cubic=True)
+    asked = Settings(
+        structure=Path("cu.extxyz"), structure_sha256="0", teacher="crashing:Crashing",
+        low=300.0, high=300.0, budget=3600.0, timestep=4.0,
+    )  # fmt: skip
+    runs = tuple(Run(number=k, temperature=300.0, scale=1.0, shear=0.0, seed=k) for k in range(2))
+    plan = Plan(
+        seconds_per_call=0.01, runs=runs, steps=30, spacing=10, timestep=4.0, n_off_path=0,
+        per_path=8,
+    )  # fmt: skip
+    asked.write(tmp_path)
+    plan.write(tmp_path)
+    files = Files(tmp_path)
+    files.trajectory(runs[0]).parent.mkdir()
+    write_frames(files.start, [start])
+    explore_some(tmp_path, [0, 1])
+    assert len(read_some(files.trajectory(runs[0]))) == 3
+    assert len(read_some(files.trajectory(runs[1]))) < 3
+    again = read_some(files.trajectory(runs[0]))[-1]
+    labels = forces_of(again)
+    again.calc = EMT()
+    assert labels == pytest.approx(again.get_forces(), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_no_program_outlives_a_distillation_that_is_killed(tmp_path: Path) -> None:
+    write_frames(tmp_path / "cu.extxyz", [bulk("Cu", cubic=True)])
+    killed_when(tmp_path, (tmp_path / "out" / "explore" / "log.txt").is_file, signal.SIGKILL, 3600)
+    begun = time.monotonic()
+    while running := programs_in(str(tmp_path / "out"), tmp_path):
+        assert time.monotonic() < begun + PATIENCE, running
+        time.sleep(0.1)
+
+
+def programs_in(folder: str, cwd: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(cwd):
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
