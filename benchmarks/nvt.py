@@ -1,11 +1,12 @@
 """Long dynamics at constant volume and temperature: does a model stay within physics?
 
-    python benchmarks/nvt.py START --model M --teacher T --temperature K --reference FRAMES --out F
+    python benchmarks/nvt.py START --model M --teacher T --temperature K --out F
 
 LAMMPS moves START on the model as `forcenet-md prepare` sets it up (Langevin, 0.1 ps). Then: the
-mean temperature of each element, g(r) of every pair beside the reference's (frames of the
-teacher's own dynamics at that temperature), and the teacher's forces on frames of the path. Every
-stage leaves files in F and is not repeated; F/result.md and two pictures are the outcome.
+mean temperature of each element, g(r) of every pair beside that of the teacher's own dynamics (as
+above, of START or, for slow teachers, of a smaller piece at the same density), and the teacher's
+forces on frames of the path. Every stage leaves files in F and is not repeated; F/result.md and
+two pictures are the outcome.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from hardware import hardware
 
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import write_frames
+from forcenet_md.data.visiting import Visit, trajectory
+from forcenet_md.data.workers import Crew
+from forcenet_md.distill.teacher_calculator import TeacherCalculator
 from forcenet_md.engines.prepared import file_name, timestep
 from forcenet_md.inference.load import model_path
 from forcenet_md.simulation.observables import (
@@ -40,6 +44,7 @@ from forcenet_md.simulation.plots import (
 
 SKIPPED = 0.1  # of the run, while it warms up
 DUMP_EVERY = 100  # steps, as `prepare` writes it
+REFERENCE_SPACING = 0.1  # ps
 LABELLED = 25  # frames of the path
 R_MAX, N_BINS = 6.0, 60
 
@@ -54,7 +59,7 @@ def main(given: argparse.Namespace) -> None:
     time = np.arange(len(frames)) * DUMP_EVERY * step
     curves = TemperatureCurves(time, element_temperatures(frames), float(time[after]))
     plot_temperatures(folder / "temperatures.png", {"LAMMPS": curves}, given.temperature)
-    reference = read(given.reference, index=":")
+    reference = read_reference(folder, given)
     half = len(reference) // 2
     model_g, teacher_g = g(frames[after:]), g(reference)
     plot_pair_distributions(
@@ -90,6 +95,21 @@ def run(folder: Path, given: argparse.Namespace) -> list[Atoms]:
         command(folder, "lammps", *inside, "-screen", "none")
         done.touch()
     return read_lammps_dump(folder / f"{name}.dump")
+
+
+def read_reference(folder: Path, given: argparse.Namespace) -> list[Atoms]:
+    """Frames of the teacher's dynamics, without its beginning."""
+    path = folder / "reference.extxyz"
+    if not path.is_file():
+        start = read(given.reference_start or given.start)
+        fs = 1000.0 * timestep(start)
+        plan = Visit(given.temperature, given.reference_ps, REFERENCE_SPACING, fs, heat=2.0)
+        elements = given.elements.split(",") if given.elements else []
+        print(f"{given.reference_ps:g} ps of {given.teacher}", flush=True)
+        with Crew(given.teacher, elements, 1, None) as crew:
+            frames = list(trajectory(start, TeacherCalculator(crew), plan, seed=1))
+        write_frames(path, frames[int(SKIPPED * len(frames)) :])
+    return list(read(path, index=":"))
 
 
 def evaluate_path(folder: Path, frames: list[Atoms], given: argparse.Namespace) -> dict[str, float]:
@@ -172,6 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--elements", help="of a LAMMPS teacher")
     parser.add_argument("--temperature", type=float, required=True, help="K")
     parser.add_argument("--ps", type=float, default=100.0)
-    parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--reference-start", type=Path)
+    parser.add_argument("--reference-ps", type=float, default=20.0)
     parser.add_argument("--out", type=Path, required=True)
     main(parser.parse_args())

@@ -20,10 +20,11 @@ from forcenet_md.data.frames import read_frames
 from forcenet_md.data.visiting import path_errors
 
 HERE = Path(__file__).resolve().parent
+SEED = 11
 MIN_ROUNDS, MAX_ROUNDS = 1, 4
 LIMIT = 1.5
 TRAIN_ON = (
-    "training.steps=10000",
+    "training.steps=20000",
     "training.learning_rate=1e-3",
     "training.final_learning_rate=2e-5",
 )
@@ -32,7 +33,7 @@ TRAIN_ON = (
 def main(folder: Path, n_frames: int, overrides: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "train.extxyz").is_file():
-        run(folder, "python", HERE / "sample.py", ".", n_frames, 1)
+        run(folder, "python", HERE / "sample.py", ".", n_frames, SEED)
     for name in ("train", "test"):
         label(folder, name)
     train(folder, "run", "alloy-0.pt", overrides)
@@ -47,15 +48,14 @@ def main(folder: Path, n_frames: int, overrides: list[str]) -> None:
             (folder / "alloy.pt").write_bytes((folder / model).read_bytes())
             break
         visited.append(f"{name}-labelled.extxyz")
-        before = "run" if k == 0 else f"run-{k}"
-        start = ("--from", f"{before}/checkpoint.pt")
+        start = ("--from", model)
         frames = f"data.train=[{', '.join(['train-labelled.extxyz', *visited])}]"
         seed = f"seed={k + 2}"
         train(
             folder,
             f"run-{k + 1}",
             f"alloy-{k + 1}.pt",
-            [*TRAIN_ON, frames, seed, *overrides],
+            [frames, seed, *TRAIN_ON, *overrides],
             start,
         )
 
@@ -106,7 +106,7 @@ def run(folder: Path, *command: object) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the alloy model from nothing.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--frames", type=int, default=4800, help="training structures")
+    parser.add_argument("--frames", type=int, default=14400, help="training structures")
     parser.add_argument("override", nargs="*", help="key=value for every training")
     given = parser.parse_intermixed_args()
     main(given.folder, given.frames, given.override)
