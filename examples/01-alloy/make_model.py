@@ -24,7 +24,7 @@ SEED = 11
 MIN_ROUNDS, MAX_ROUNDS = 1, 4
 LIMIT = 1.5
 TRAIN_ON = (
-    "training.steps=20000",
+    "training.steps=80000",
     "training.learning_rate=1e-3",
     "training.final_learning_rate=2e-5",
 )
