@@ -1,0 +1,1 @@
+"""Figures measured in one run, with the peers beside ours."""
