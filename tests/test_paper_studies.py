@@ -36,6 +36,7 @@ TINY = {
             "training.steps": 25,
             "training.checkpoint_seconds": 0.01,
         },
+        "first_frames": 10,
         "train_frames": 4,
         "evaluation": {"frames": 2, "turns": 2, "turned_frames": 1},
         "splits": {"system": {"folds": 2, "seeds": [1, 2]}, "time": {"folds": 1, "seeds": [1]}},

@@ -47,11 +47,12 @@ def open_source(path: Path, out: Path, system: str, moment: str) -> Data:
 
 def fold_of(run: Run, data: Data) -> Fold:
     """Its rows for training and for the test. Raises DataError."""
+    systems = {name: rows[: run.first_frames] for name, rows in data.systems.items()}
     if run.split == "time":
-        whole = by_time(data.systems, run.fold)
+        whole = by_time(systems, run.fold)
     else:
-        whole = by_system(data.frames, data.systems, run.fold, run.n_folds)
-    return thinned(whole, data.systems, run.train_frames, run.test_frames)
+        whole = by_system(data.frames, systems, run.fold, run.n_folds)
+    return thinned(whole, systems, run.train_frames, run.test_frames)
 
 
 def result(run: Run, data: Data, out: Path) -> dict[str, Any] | None:
@@ -112,8 +113,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _store(run: Run, fold: Fold, data: Data, out: Path) -> Path:
     """The training frames as a store, shared by all runs that train on them."""
-    name = f"{run.split}-{run.n_folds}-{run.fold}-{run.train_frames}-{data.sha256[:16]}.h5"
-    path = out / "data" / name
+    words = (run.split, run.n_folds, run.fold, run.first_frames, run.train_frames)
+    path = out / "data" / f"{'-'.join(map(str, words))}-{data.sha256[:16]}.h5"
     if not path.is_file():  # it is written whole or not at all
         write_part(data.frames.subset(fold.train), path)
     return path

@@ -22,8 +22,9 @@ class Run:
     """One training and its evaluation. Studies that ask for the same run share it.
 
     settings: `key=value` over the packaged configuration `base`
-    train_frames, test_frames: of each system, at most; turns: for the rotation instability, of
-        each of at most turned_frames of a system
+    first_frames: of each system, that are used at all
+    train_frames, test_frames: of each system, at most, evenly spread over those
+    turns: of each of at most turned_frames of a system, for the rotation instability
     """
 
     base: str
@@ -32,6 +33,7 @@ class Run:
     n_folds: int
     fold: int
     seed: int
+    first_frames: int
     train_frames: int
     test_frames: int
     turns: int
@@ -136,6 +138,7 @@ def _runs(variant: dict[str, Any], common: dict[str, Any]) -> list[Run]:
             n_folds=place["folds"],
             fold=fold,
             seed=seed,
+            first_frames=common["first_frames"],
             train_frames=variant.get("train_frames", common["train_frames"]),
             test_frames=evaluation["frames"],
             turns=evaluation["turns"],

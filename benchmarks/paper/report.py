@@ -114,7 +114,9 @@ def _head(data: Data, studies: Path) -> list[str]:
         "",
         *(f"    {key}={value}" for key, value in settings),
         "",
-        f"and what its row says, on at most {tree['common']['train_frames']} frames of a system.",
+        "and what its row says, on at most"
+        f" {tree['common']['train_frames']} of the first {tree['common']['first_frames']} frames of"
+        " a system.",
         "",
     ]
     for split, what in SPLITS.items():
