@@ -153,7 +153,7 @@ def test_the_studies_of_the_paper(tmp_path: Path) -> None:
     assert all(run.name("data") != run.name("other data") for run in first)
     for settings in {run.settings: run for run in runs}.values():
         config = settings.config(tmp_path / "train.h5", tmp_path)
-        assert config.model["norm"] == "batch"
+        assert not config.data.remove_net_force
 
 
 def test_comparable_runs_come_together(tiny: Path) -> None:
@@ -246,6 +246,9 @@ def test_a_budget_that_is_used_stops(
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_table(tiny: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load(tiny.read_text())
+    tree["common"]["splits"]["system"]["seeds"] = [1]
+    tiny.write_text(yaml.safe_dump(tree, sort_keys=False))
     data = write_relaxations(tmp_path / "r.extxyz")
 
     def arguments(folder: str) -> list[str]:
@@ -270,7 +273,7 @@ def test_a_killed_study_goes_on_to_the_same_table(tiny: Path, tmp_path: Path) ->
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     before = results("killed")
-    assert 0 < len(before) < 10
+    assert 0 < len(before) < 6
     assert main(arguments("killed")) == 0
     after = results("killed")
     assert {name: after[name] for name in before} == before

@@ -87,7 +87,7 @@ class Study:
     hours: float
     metrics: tuple[str, ...]
     variants: tuple[Variant, ...]
-    splits: tuple[str, ...] = field(default=("system", "time"))
+    splits: tuple[str, ...] = field(default=("time", "system"))
 
     @property
     def runs(self) -> list[Run]:
