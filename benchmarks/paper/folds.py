@@ -61,7 +61,7 @@ def by_system(frames: Frames, systems: dict[str, Rows], fold: int, n_folds: int)
 
 
 def by_time(systems: dict[str, Rows], fold: int) -> Fold:
-    """Of every trajectory one of N_BLOCKS stretches of time is held out, another for the next
+    """Of the N_BLOCKS stretches of every trajectory an inner one is held out, another for the next
     system and the next fold; the frames next to it are left out of both parts. Trajectories of
     fewer than two frames a stretch are only trained on.
 
@@ -73,9 +73,9 @@ def by_time(systems: dict[str, Rows], fold: int) -> Fold:
             train.append(rows)
             continue
         edges = np.arange(N_BLOCKS + 1) * len(rows) // N_BLOCKS
-        first, last = edges[(k + fold) % N_BLOCKS :][:2]
+        first, last = edges[1 + (k + fold) % (N_BLOCKS - 2) :][:2]
         test[name] = rows[first:last]
-        train += [rows[: max(0, first - 1)], rows[last + 1 :]]
+        train += [rows[: first - 1], rows[last + 1 :]]
     if not test:
         raise DataError(f"no system has {2 * N_BLOCKS} frames, which a split by time needs.")
     return Fold(np.sort(np.concatenate(train)), test)
