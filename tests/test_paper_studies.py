@@ -237,7 +237,7 @@ def test_a_budget_that_is_used_stops(
     assert "stopped before the end of run 1" in capsys.readouterr().out
     assert list(out.glob("runs/*/result.json")) == []
     assert main([*common, "--table", str(tmp_path / "t.md")]) == 1
-    assert "no run is done" in capsys.readouterr().err
+    assert "run a study first" in capsys.readouterr().err
     assert main(["weight", *common]) == 1
     assert "there is no study weight: give some of weights, sizes" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -42,15 +43,15 @@ class Row:
 
 
 def write_report(path: Path, studies: Path, data: Data, out: Path) -> None:
-    """Every study of the file that has results. Raises DataError when it cannot be written."""
+    """Every study of the file that has runs to compare. Raises DataError when none has, or when it
+    cannot be written."""
     sections = []
     for study in load_studies(studies).values():
         found = {run: got for run in study.runs if (got := result(run, data, out)) is not None}
-        if found:
-            hours = sum(spent(run, data, out) for run in study.runs) / 3600
-            sections += _section(study, found, hours, path)
+        hours = sum(spent(run, data, out) for run in study.runs) / 3600
+        sections += _section(study, found, hours, path)
     if not sections:
-        raise DataError("no run is done: there is nothing to write a table of.")
+        raise DataError("no set of runs that can be compared is whole yet: run a study first.")
     write_text(path, "\n".join([*_head(data, studies), *sections]) + "\n")
 
 
@@ -112,7 +113,7 @@ def _head(data: Data, studies: Path) -> list[str]:
         "",
         f"Every run is the packaged configuration `{tree['common']['base']}` with",
         "",
-        *(f"    {key}={value}" for key, value in settings),
+        *(f"    {key}={json.dumps(value)}" for key, value in settings),
         "",
         "and what its row says, on at most"
         f" {tree['common']['train_frames']} of the first {tree['common']['first_frames']} frames of"
@@ -131,28 +132,25 @@ def _head(data: Data, studies: Path) -> list[str]:
 
 
 def _section(study: Study, found: Results, hours: float, path: Path) -> list[str]:
-    lines = ["", f"## {study.title}", ""]
-    lines.append(
-        f"{len(found)} of {len(study.runs)} runs are done; {hours:.2f} of {study.hours:g} processor"
-        " hours are used (runs that are shared with other studies counted)."
-    )
-    panels = []
+    lines, panels = [], []
     for split in study.splits:
         for metric in study.metrics:
             table = rows(study, found, split, metric)
             if table:
-                lines += ["", f"### {SPLITS[split]}: {METRICS[metric]}", ""]
-                lines += _markdown(table)
+                lines += ["", f"### {SPLITS[split]}: {METRICS[metric]}", "", *_markdown(table)]
                 panels.append((f"{SPLITS[split]}\n{metric}", table))
                 if metric == "mae":
                     lines.append(_median(study, found, split))
-    if panels:
-        picture = path.with_name(f"{path.stem}-{study.name}.svg")
-        _plot(picture, panels)
-        lines += ["", f"![{study.title}]({picture.name})"]
-    else:
-        lines += ["", "No set of runs that can be compared is whole yet."]
-    return lines
+    if not panels:
+        return []
+    picture = path.with_name(f"{path.stem}-{study.name}.svg")
+    _plot(picture, panels)
+    head = (
+        f"{len(found)} of {len(study.runs)} runs are done; {hours:.2f} of {study.hours:g} processor"
+        " hours are used (runs that are shared with other studies counted)."
+    )
+    picture_line = f"![{study.title}]({picture.name})"
+    return ["", f"## {study.title}", "", head, *lines, "", picture_line]
 
 
 def _markdown(table: Sequence[Row]) -> list[str]:
