@@ -31,7 +31,7 @@ Results = dict[Run, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """value ± error: ours in meV/Å; change: against `variant.against`."""
+    """value ± error: ours in meV/Å; change: against `variant.against`; seeds: of the runs."""
 
     variant: Variant
     value: float
@@ -40,6 +40,7 @@ class Row:
     paper: float | None
     paper_change: float | None
     minutes: float
+    seeds: int
 
 
 def write_report(path: Path, studies: Path, data: Data, out: Path) -> None:
@@ -87,6 +88,7 @@ def rows(study: Study, found: Results, split: str, metric: str) -> list[Row]:
                 None if theirs is None else 1000.0 * theirs,
                 theirs / base - 1.0 if theirs is not None and base is not None else None,
                 fmean(found[run]["processor_seconds"] for run in runs) / 60.0,
+                len({run.seed for run in runs}),
             )
         )
     return out
@@ -137,7 +139,10 @@ def _section(study: Study, found: Results, hours: float, path: Path) -> list[str
         for metric in study.metrics:
             table = rows(study, found, split, metric)
             if table:
-                lines += ["", f"### {SPLITS[split]}: {METRICS[metric]}", "", *_markdown(table)]
+                lines += ["", f"### {SPLITS[split]}: {METRICS[metric]}", ""]
+                if table[0].seeds == 1:
+                    lines += ["One seed: the spread of trainings is not in the errors.", ""]
+                lines += _markdown(table)
                 panels.append((f"{SPLITS[split]}\n{metric}", table))
                 if metric == "mae":
                     lines.append(_median(study, found, split))
