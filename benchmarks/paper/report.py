@@ -208,7 +208,7 @@ def _plot(path: Path, panels: Sequence[tuple[str, Sequence[Row]]]) -> None:
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("change, %")
         ax.set_yticks(list(places), [row.variant.name for row in table])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(n - 0.5, -0.5)  # the first row at the top
     figure.suptitle("circles: ours (filled: resolved); crosses: the paper's", fontsize=8)
     try:
         figure.savefig(path, metadata={"Date": None})
