@@ -104,6 +104,7 @@ def test_a_distillation_is_killed_and_goes_on_and_ends_with_a_model(tmp_path: Pa
     figures = [json.loads(one.figures.read_text()) for one in files.rounds()]
     card = read_card(files.model)
     assert card.pair_floor
+    assert "Weights of the last step" in card.notes
     assert "emt (ase" in card.training_data.description
     assert card.test_errors["path"]["ratio"] in [one["ratio"] for one in figures]
     assert ("criterion holds" in card.notes) != ("fell short" in card.notes)

@@ -112,7 +112,7 @@ def off_the_path(frames: Sequence[Atoms], n_frames: int, seed: int) -> list[Atom
             made, kind = squeezed(atoms, int(rng.integers(1, 4)), rng), "short"
         made.info = {"config_type": kind, "temperature": 0.0, "trajectory": f"off-{k}"}
         # One block of them all: its name's hash (training/survey.py) keeps it from being watched,
-        # for the weights to keep are those that are best in dynamics.
+        # for a few large forces would hide what becomes of dynamics.
         made.info["block"] = OFF_PATH
         out.append(made)
     return out

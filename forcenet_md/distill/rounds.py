@@ -64,6 +64,9 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
         f"seed={settings.seed + 100 * this.number + member}",
         f"data.train={json.dumps(paths)}",
         f"data.test={json.dumps(str(files.test))}",
+        # Watched to be shown. Few frames of dynamics would choose weights from before what is new
+        # was learned; the rate ends near zero, so the last weights are those to keep.
+        "export=last",
         f"data.validation_fraction={WATCHED}",
         "data.validation_frames=60",
         "data.group_by=block",
