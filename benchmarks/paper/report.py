@@ -117,9 +117,8 @@ def _head(data: Data, studies: Path) -> list[str]:
         "",
         *(f"    {key}={json.dumps(value)}" for key, value in settings),
         "",
-        "and what its row says, on at most"
-        f" {tree['common']['train_frames']} of the first {tree['common']['first_frames']} frames of"
-        " a system.",
+        "and what its row says. Of each relaxation the first"
+        f" {tree['common']['first_frames']} frames are used.",
         "",
     ]
     for split, what in SPLITS.items():
