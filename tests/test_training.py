@@ -215,6 +215,9 @@ def test_a_checkpoint_of_another_run_is_refused(labelled: Path, tmp_path: Path) 
     ):
         with pytest.raises(DataError, match=sentence):
             trainer_of(tmp_path, labelled, override).resume()
+    watched = write_labelled(tmp_path / "watched.extxyz", [crystal(20)])
+    with pytest.raises(DataError, match="with number of validation frames 0, this run has 1"):
+        trainer_of(tmp_path, labelled, f"data.validation={watched}").resume()
 
 
 def test_a_resumed_run_without_budget_says_so(

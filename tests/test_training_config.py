@@ -41,6 +41,7 @@ from forcenet_md.training.schedule import learning_rate
         ("loss.element_weights={Cu: -1}", "the weight of Cu must be a number"),
         ("export=worst", "export"),
         ("data.train=[]", "data.train"),
+        ("data.validation=3", "data.validation"),
         ("nonsense", "write key=value"),
     ],
 )
@@ -48,6 +49,14 @@ def test_a_wrong_key_is_named(labelled: Path, tmp_path: Path, override: str, mes
     with pytest.raises(DataError) as raised:
         load_config(write_config(tmp_path, labelled), [override])
     assert message in str(raised.value)
+
+
+def test_frames_are_not_both_learned_and_watched(labelled: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.extxyz"
+    link.symlink_to(labelled)
+    path = write_config(tmp_path, labelled)
+    with pytest.raises(DataError, match=r"data\.validation: \S+link\.extxyz is in data\.train too"):
+        load_config(path, [f"data.validation={link}"])
 
 
 def test_two_budgets_or_batches_in_a_file_are_refused(labelled: Path, tmp_path: Path) -> None:
@@ -123,6 +132,9 @@ def test_what_cannot_be_written_is_said_before_the_run(labelled: Path, tmp_path:
     ):
         with pytest.raises(DataError, match=sentence):
             check_outputs(load_config(path, [override]))
+    watched = [f"output={tmp_path}/v.extxyz", f"data.validation={tmp_path}/v.extxyz"]
+    with pytest.raises(DataError, match="would replace what the run reads"):
+        check_outputs(load_config(path, watched))
     check_outputs(load_config(path, [f"output={tmp_path}/new/m.pt"]))
     assert list((tmp_path / "new").iterdir()) == []
     assert list((tmp_path / "run").iterdir()) == []

@@ -12,6 +12,7 @@ from training_runs import crystal, frames_of, label, with_held_atoms, write_labe
 
 from forcenet_md.data.frames import forces_of, read_frames, write_frames
 from forcenet_md.data.teachers import open_teacher
+from forcenet_md.errors import DataError
 from forcenet_md.force_error import pool
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.augment import Augmented, augment, random_matrix
@@ -183,6 +184,33 @@ def test_a_split_by_single_frames_is_said(labelled: Path, tmp_path: Path) -> Non
     assert len(split.train) + len(split.validation) == 12
     assert "no column 'nothing'" in split.notes[0]
     assert split.elements == {29, 79}
+
+
+def test_with_validation_files_all_others_are_trained_on(labelled: Path, tmp_path: Path) -> None:
+    silver = crystal(30)
+    silver.symbols[0] = "Ag"
+    torn = crystal(31)
+    torn.positions[0] += 1.2
+    frames = [crystal(32), silver, torn]
+    config = DataConfig(
+        train=[labelled],
+        validation=[write_labelled(tmp_path / "watched.extxyz", frames)],
+        validation_fraction=0.9,
+        group_by="nothing",
+        max_force=20.0,
+    )
+    split = open_split(config, tmp_path)
+    assert len(split.train) == 12
+    assert split.validation.column("trajectory").tolist() == ["t32", "t30"]
+    assert split.elements == {29, 79}
+    assert [note.split(",")[0] for note in split.notes] == [
+        "1 validation frames with a force above 20 eV/Å are left out",
+        "validation frames have Ag",
+    ]
+    few = open_split(config.model_copy(update={"validation_frames": 1}), tmp_path)
+    assert len(few.validation) == 1
+    with pytest.raises(DataError, match=r"no frame of data\.validation is left"):
+        open_split(config.model_copy(update={"max_force": 0.01}), tmp_path)
 
 
 def test_edges_are_counted(labelled: Path, tmp_path: Path) -> None:

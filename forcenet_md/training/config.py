@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 
@@ -21,16 +28,19 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Labelled frames. A file may be given once or as a list.
 
-    validation_fraction: share of the groups (`group_by`, a column of the frames) that is held out
-        and watched during training; frames without the column are a group each
-    validation_frames: at most so many of them are watched
-    max_force: frames with a larger |F| (eV/Å) are left out of the training; none: no limit
+    validation: files whose frames are watched during training; all of `train` is then trained on,
+        and `validation_fraction` and `group_by` are not used
+    validation_fraction: without such files, share of the groups (`group_by`, a column of the
+        frames) of `train` that is held out and watched; frames without the column are a group each
+    validation_frames: at most so many frames are watched
+    max_force: frames with a larger |F| (eV/Å) are neither trained on nor watched; none: no limit
     remove_net_force: per-structure mean taken out of labels and predictions, as the server does
     error_by: columns by whose values the test errors are also given
     workers: processes that read frames and build graphs; 0: the training process does it
     """
 
     train: list[Path] = Field(min_length=1)
+    validation: list[Path] = []
     test: list[Path] = []
     validation_fraction: float = Field(default=0.03, ge=0.0, lt=1.0)
     validation_frames: int = Field(default=1000, gt=0)
@@ -40,10 +50,19 @@ class DataConfig(_Section):
     error_by: list[str] = ["temperature"]
     workers: int = Field(default=0, ge=0)
 
-    @field_validator("train", "test", mode="before")
+    @field_validator("train", "validation", "test", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Path) else value
+
+    @field_validator("validation")
+    @classmethod
+    def _not_trained_on(cls, value: list[Path], info: ValidationInfo) -> list[Path]:
+        trained = {path.resolve() for path in info.data.get("train", [])}
+        for path in value:
+            if path.resolve() in trained:
+                raise ValueError(f"{path} is in data.train too: watch frames that are not learned")
+        return value
 
 
 class AugmentationConfig(_Section):

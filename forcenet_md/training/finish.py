@@ -20,7 +20,9 @@ from forcenet_md.training.survey import open_frames
 
 def check_outputs(config: Config) -> None:
     """See before a run that its checkpoint and its model file can be written. Raises DataError."""
-    read = [*config.data.train, *config.data.test, config.training.initial, config.checkpoint]
+    data = config.data
+    named = [*data.train, *data.validation, *data.test]
+    read = [*named, config.training.initial, config.checkpoint]
     if config.output.resolve() in [path.resolve() for path in read if path is not None]:
         raise DataError(f"output={config.output} would replace what the run reads: give another.")
     check_output(config.checkpoint)

@@ -43,6 +43,7 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
             "earlier_steps": trainer.earlier_steps,
             "seed": trainer.config.seed,
             "n_frames": len(trainer.data.train),
+            "n_validation": len(trainer.data.validation),
         }
         save_checkpoint(path, common | state)
 
@@ -53,8 +54,11 @@ def resume_run(trainer: Trainer) -> None:
     for key, ours, name in (
         ("seed", trainer.config.seed, "seed"),
         ("n_frames", len(trainer.data.train), "number of training frames"),
+        # Errors on other frames are no better or worse than the best so far.
+        ("n_validation", len(trainer.data.validation), "number of validation frames"),
     ):
-        if state[key] != ours:
+        # Checkpoints from before data.validation lack it: their training frames tell the split.
+        if state.get(key, ours) != ours:
             raise DataError(
                 f"{trainer.checkpoint} was trained with {name} {state[key]}, this run has {ours}:"
                 " use the same, or another folder."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.data.compiling import open_data
@@ -51,35 +51,75 @@ def open_frames(paths: Sequence[Path], folder: Path) -> Frames:
 
 
 def open_split(config: DataConfig, folder: Path) -> Split:
-    """The frames of a run, without those with larger forces than max_force."""
+    """The frames of a run, without those with larger forces than max_force.
+
+    Raises DataError when a file cannot be read or has no labels, and when no frame is left to
+    train on or in the validation files.
+    """
     frames = open_frames(config.train, folder)
-    notes = []
-    rows = np.arange(len(frames))
-    if config.max_force is not None:
-        rows = rows[largest_forces(frames, config.max_force) <= config.max_force]
-        if len(rows) < len(frames):
-            left = len(frames) - len(rows)
-            notes.append(f"{left} frames with a force above {config.max_force:g} eV/Å are left out")
-    held = np.zeros(len(rows), dtype=bool)
-    if config.validation_fraction > 0.0:
-        held = held_out(frames, rows, config.validation_fraction, config.group_by)
-        if config.group_by not in frames.columns:
-            notes.append(
-                f"the frames have no column '{config.group_by}': frames are held out one by one,"
-                " so that a frame and the next of its trajectory may be on both sides; set"
-                " data.group_by"
-            )
-        if not held.any():
-            notes.append(
-                "no frame is held out for validation: with so few, raise data.validation_fraction"
-            )
-    watched = rows[held]
-    if len(watched) > config.validation_frames:
-        watched = watched[np.linspace(0, len(watched) - 1, config.validation_frames).astype(int)]
-    train = frames.subset(rows[~held])
+    rows, notes = usable(frames, config.max_force, "frames")
+    if config.validation:
+        others = open_frames(config.validation, folder)
+        watched, more = usable(others, config.max_force, "validation frames")
+        if len(watched) == 0:
+            raise DataError("no frame of data.validation is left: raise data.max_force.")
+    else:
+        others = frames
+        rows, watched, more = _divide(frames, rows, config)
+    train = frames.subset(rows)
     if len(train) == 0:
         raise DataError("no training frame is left: raise data.max_force or add frames.")
-    return Split(train, frames.subset(watched), elements_of(train), notes)
+    if len(watched) > config.validation_frames:
+        watched = watched[np.linspace(0, len(watched) - 1, config.validation_frames).astype(int)]
+    validation = others.subset(watched)
+    elements = elements_of(train)
+    return Split(train, validation, elements, [*notes, *more, *_unknown(validation, elements)])
+
+
+def usable(
+    frames: Frames, max_force: float | None, what: str
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Rows of the frames without larger forces, and a note on how many are left out."""
+    rows = np.arange(len(frames))
+    if max_force is None:
+        return rows, []
+    rows = rows[largest_forces(frames, max_force) <= max_force]
+    left = len(frames) - len(rows)
+    note = f"{left} {what} with a force above {max_force:g} eV/Å are left out"
+    return rows, [note] if left else []
+
+
+def _divide(
+    frames: Frames, rows: NDArray[np.int64], config: DataConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Rows to train on, rows to watch, and notes, where no validation files are given."""
+    if config.validation_fraction == 0.0:
+        return rows, rows[:0], []
+    notes = []
+    held = held_out(frames, rows, config.validation_fraction, config.group_by)
+    if config.group_by not in frames.columns:
+        notes.append(
+            f"the frames have no column '{config.group_by}': frames are held out one by one,"
+            " so that a frame and the next of its trajectory may be on both sides; set"
+            " data.group_by"
+        )
+    if not held.any():
+        notes.append(
+            "no frame is held out for validation: with so few, raise data.validation_fraction,"
+            " or give files as data.validation"
+        )
+    return rows[~held], rows[held], notes
+
+
+def _unknown(validation: Frames, elements: frozenset[int]) -> list[str]:
+    """A note on elements that are watched and never trained on."""
+    if missing := sorted(elements_of(validation) - elements):
+        names = ", ".join(chemical_symbols[number] for number in missing)
+        return [
+            f"validation frames have {names}, which no training frame has: the validation error"
+            " tells less of the others"
+        ]
+    return []
 
 
 def held_out(
