@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,12 +23,11 @@ from forcenet_md.data.visiting import Visit
 from forcenet_md.distill import files as files_module
 from forcenet_md.distill.clock import Clock, words
 from forcenet_md.distill.explore import (
-    OFF_PATH,
     beginning,
-    block_of,
     explore,
     off_the_path,
     read_start,
+    set_apart,
     squeezed,
     supercell,
 )
@@ -46,7 +44,7 @@ from forcenet_md.distill.plan import (
     path_steps,
     plan_runs,
 )
-from forcenet_md.distill.rounds import WATCHED, good
+from forcenet_md.distill.rounds import good
 from forcenet_md.distill.run import next_training
 from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures
 from forcenet_md.distill.visit import choose, nearest_pair, visit
@@ -101,9 +99,15 @@ def test_a_folder_is_of_one_distillation(tmp_path: Path) -> None:
     settings(budget=9e9, workers=3, structure=Path("there/cu.cif")).check(tmp_path)
     with pytest.raises(DataError, match="with another structure, teacher, temperature:"):
         settings(structure_sha256="1", teacher="lj", low=200.0, high=800.0).check(tmp_path)
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(DataError, match="damaged"):
-        settings().check(tmp_path)
+    assert Settings.read(tmp_path) == settings()
+    for damaged in ("{", "[1]", '{"version": 2}'):
+        (tmp_path / "settings.json").write_text(damaged)
+        with pytest.raises(DataError, match="damaged"):
+            settings().check(tmp_path)
+    for other in (settings().model_dump_json(), '{"version": 9, "new": 1}'):
+        (tmp_path / "settings.json").write_text(other)
+        with pytest.raises(DataError, match="by another version of forcenet-md: end it with that"):
+            settings().check(tmp_path)
 
 
 def test_the_clock_adds_up_sittings_and_survives_a_kill(
@@ -264,14 +268,12 @@ def test_squeezed_pairs_are_short_and_nothing_else_moves() -> None:
     assert nearest_pair(atoms) > length
 
 
-def test_frames_beside_dynamics_and_that_none_of_them_is_watched_in_training() -> None:
+def test_frames_beside_dynamics() -> None:
     made = off_the_path([copper()], 30, seed=0)
     kinds = [atoms.info["config_type"] for atoms in made]
     assert kinds.count("short") == 10
     assert kinds.count("rattled") == 20
     assert len({atoms.info["trajectory"] for atoms in made}) == 30
-    assert {atoms.info["block"] for atoms in made} == {OFF_PATH}
-    assert not is_watched(OFF_PATH)
 
 
 def test_frames_of_exploring_have_the_labels_of_where_they_are() -> None:
@@ -452,18 +454,18 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Plan.read(tmp_path) == plan
 
 
-def test_of_most_trajectories_a_block_is_watched() -> None:
-    runs = [run for run in plan_runs(300.0, 900.0, 10, seed=1) if not run.held_out]
-    watched = [
-        [block for k in range(100) if is_watched(block := block_of(run, k / 100))] for run in runs
-    ]
-    assert sum(len(blocks) > 0 for blocks in watched) >= 6
-    assert max(len(blocks) for blocks in watched) <= 20  # of 100 frames
-
-
-def is_watched(block: str) -> bool:
-    """As training/survey.py holds out."""
-    return zlib.crc32(block.encode()) < WATCHED * 2**32
+def test_a_tenth_of_dynamics_is_watched_in_pieces() -> None:
+    lengths = [20, 45, 0, 3, 4, 28]
+    trajectories = [[(k, place) for place in range(n)] for k, n in enumerate(lengths)]
+    taught, watched = set_apart(cast(Any, trajectories), seed=1)
+    assert len(watched) == 10
+    every = [frame for frames in trajectories for frame in frames]
+    assert sorted(cast(Any, [*taught, *watched])) == every
+    for k in (0, 1, 5):
+        places = [place for number, place in cast(Any, watched) if number == k]
+        assert abs(len(places) - lengths[k] / 10) < 1
+        assert np.ptp(places) == len(places) - 1
+    assert set_apart([[copper()] * 3] * 3, seed=1)[1] == []
 
 
 def test_the_start_of_li3ps4_has_whole_tetrahedra() -> None:

@@ -23,9 +23,8 @@ from forcenet_md.distill.plan import Run
 from forcenet_md.errors import DataError
 
 LARGEST_FORCE = 60.0  # eV/Å; frames beyond teach nothing that dynamics needs
-OFF_PATH = "off-path"
 HEIGHT = 10.0  # Å, of a cell along its periodic directions
-BLOCKS = 10  # of a trajectory; some are watched while training
+WATCHED = 10  # one frame of dynamics in so many, while training
 BONDED = 1.3  # times the sum of covalent radii: neighbours
 SQUEEZED = (0.75, 0.95)  # times that sum, of pairs pushed together
 RATTLED = (0.02, 0.25)  # Å
@@ -79,25 +78,31 @@ def beginning(start: Atoms, run: Run) -> Atoms:
 def explore(start: Atoms, run: Run, calculator: Calculator, visit: Visit) -> Iterator[Atoms]:
     """Labelled frames along one trajectory, with its columns; it ends early where the teacher
     fails."""
-    n_frames = visit.time_ps / visit.spacing_ps
-    for k, frame in enumerate(trajectory(beginning(start, run), calculator, visit, run.seed)):
+    for frame in trajectory(beginning(start, run), calculator, visit, run.seed):
         if largest_force(frame) < LARGEST_FORCE:
             frame.info = {
                 "config_type": "md",
                 "temperature": run.temperature,
                 "trajectory": run.name,
-                "block": block_of(run, k / n_frames),
             }
             yield frame
 
 
-def block_of(run: Run, share: float) -> str:
-    """The part of a trajectory that is watched, or not, as a whole; share: of it that is over.
-
-    Of names like these most runs have a block that the hash in training/survey.py chooses; for
-    others it is not as even.
-    """
-    return f"{run.number}.{int(BLOCKS * share)} md"
+def set_apart(
+    trajectories: Sequence[Sequence[Atoms]], seed: int
+) -> tuple[list[Atoms], list[Atoms]]:
+    """Frames to train on, and frames to watch while training: a tenth of all, from each trajectory
+    one piece at random, because a frame and the next are nearly the same."""
+    rng = np.random.default_rng(seed)
+    ends = np.cumsum([0, *(len(frames) for frames in trajectories)])
+    sizes = np.diff(ends // WATCHED)  # short ones give a frame now and then
+    taught: list[Atoms] = []
+    watched: list[Atoms] = []
+    for frames, size in zip(trajectories, sizes, strict=True):
+        begin = int(rng.integers(len(frames) - size + 1))
+        taught += [*frames[:begin], *frames[begin + size :]]
+        watched += frames[begin : begin + size]
+    return taught, watched
 
 
 def off_the_path(frames: Sequence[Atoms], n_frames: int, seed: int) -> list[Atoms]:
@@ -111,9 +116,6 @@ def off_the_path(frames: Sequence[Atoms], n_frames: int, seed: int) -> list[Atom
         else:
             made, kind = squeezed(atoms, int(rng.integers(1, 4)), rng), "short"
         made.info = {"config_type": kind, "temperature": 0.0, "trajectory": f"off-{k}"}
-        # One block of them all: its name's hash (training/survey.py) keeps it from being watched,
-        # for a few large forces would hide what becomes of dynamics.
-        made.info["block"] = OFF_PATH
         out.append(made)
     return out
 

@@ -14,10 +14,9 @@ from forcenet_md.data.frames import write_frames
 from forcenet_md.data.labelling import label_frames
 from forcenet_md.data.sampling import rattled
 from forcenet_md.data.screening import POINTS, choose_lines, screen
-from forcenet_md.distill.explore import off_the_path
+from forcenet_md.distill.explore import off_the_path, set_apart
 from forcenet_md.distill.plan import Plan, make_plan
 from forcenet_md.distill.settings import Settings, write_json
-from forcenet_md.distill.visit import nearest_pair
 from forcenet_md.distill.work import Work
 from forcenet_md.errors import DataError
 
@@ -116,7 +115,11 @@ def explored(work: Work, plan: Plan) -> None:
         (str(files.folder),),
         {str(run.number): files.trajectory(run) for run in plan.runs},
     )
-    taught, test = files.dynamics(plan, held_out=False), files.dynamics(plan, held_out=True)
+    if files.test.is_file():
+        return
+    trajectories = files.trajectories(plan, held_out=False)
+    taught, watched = set_apart(trajectories, work.settings.seed + 3)
+    test = [frame for frames in files.trajectories(plan, held_out=True) for frame in frames]
     if not taught or not test:
         raise DataError(
             f"the dynamics of {work.settings.teacher} gave no frames: it fails, or its forces are"
@@ -124,13 +127,9 @@ def explored(work: Work, plan: Plan) -> None:
         )
     off_path = off_the_path(taught, plan.n_off_path, work.settings.seed + 2)
     work.label("structures beside them", off_path, files.off_path_given, files.off_path)
-    if not files.test.is_file():
-        write_frames(files.test, test)
-
-
-def nearest_of(frames: Sequence[Atoms]) -> float:
-    """The nearest pair in dynamics."""
-    return min(nearest_pair(atoms) for atoms in frames)
+    write_frames(files.taught, taught)
+    write_frames(files.watched, watched)
+    write_frames(files.test, test)  # the last: all is there
 
 
 def _rattled(start: Atoms, n: int, seed: int) -> list[Atoms]:

@@ -87,6 +87,16 @@ class Files:
         return self.folder / "explore" / "off-path-labelled.extxyz"
 
     @property
+    def taught(self) -> Path:
+        """Frames of the teacher's dynamics that are trained on."""
+        return self.folder / "taught.extxyz"
+
+    @property
+    def watched(self) -> Path:
+        """Those that are looked at while training; the file may have none."""
+        return self.folder / "watched.extxyz"
+
+    @property
     def test(self) -> Path:
         return self.folder / "test.extxyz"
 
@@ -115,16 +125,14 @@ class Files:
             found.append(one)
         return found
 
-    def dynamics(self, plan: Plan, held_out: bool) -> list[Atoms]:
-        """Of the teacher's trajectories, for the test or not."""
-        chosen = [run for run in plan.runs if run.held_out == held_out]
-        return [frame for run in chosen for frame in read_some(self.trajectory(run))]
+    def trajectories(self, plan: Plan, held_out: bool) -> list[list[Atoms]]:
+        """The teacher's, those for the test or the others."""
+        return [read_some(self.trajectory(run)) for run in plan.runs if run.held_out == held_out]
 
-    def training_files(self, plan: Plan, before: int) -> list[Path]:
-        """What round number `before` learns from."""
-        taught = [self.trajectory(run) for run in plan.runs if not run.held_out]
-        visited = [self.round(k).labelled for k in range(before)]
-        return [path for path in [*taught, self.off_path, *visited] if not is_empty(path)]
+    def training_files(self, number: int) -> list[Path]:
+        """What the round of that number learns from."""
+        visited = [self.round(k).labelled for k in range(number)]
+        return [path for path in [self.taught, self.off_path, *visited] if not is_empty(path)]
 
 
 def is_empty(path: Path) -> bool:

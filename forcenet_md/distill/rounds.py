@@ -18,18 +18,16 @@ from forcenet_md.data.frames import read_frames, write_frames
 from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.data.visiting import path_errors
 from forcenet_md.distill.clock import words
-from forcenet_md.distill.exploring import nearest_of
-from forcenet_md.distill.files import Round, read_some
+from forcenet_md.distill.files import Round, is_empty, read_some
 from forcenet_md.distill.jobs import Job
 from forcenet_md.distill.plan import PATHS, Plan, VisitPlan, path_steps, plan_runs
 from forcenet_md.distill.settings import Settings, write_json
-from forcenet_md.distill.visit import EVEN
+from forcenet_md.distill.visit import EVEN, nearest_pair
 from forcenet_md.distill.work import Work
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
 
 LIMIT = 1.5  # of the test error: the error along a fresh path that ends the rounds
 TIMED = 5  # steps of a model
-WATCHED = 0.08  # of the blocks of frames, while training
 # A later round begins where the weights were left, so with a smaller rate.
 LATER_RATES = ("training.learning_rate=1e-3", "training.final_learning_rate=2e-5")
 
@@ -55,21 +53,22 @@ def train(work: Work, plan: Plan, this: Round, seconds: float) -> None:
 
 def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) -> list[str]:
     settings, files = work.settings, work.files
-    paths = [str(path) for path in files.training_files(plan, this.number)]
-    words = [
+    given = [str(path) for path in files.training_files(this.number)]
+    watched = [] if is_empty(files.watched) else [str(files.watched)]
+    command = [
         "train",
         settings.base,
         f"folder={json.dumps(str(this.training(member)))}",
         f"output={json.dumps(str(this.model(member)))}",
         f"seed={settings.seed + 100 * this.number + member}",
-        f"data.train={json.dumps(paths)}",
+        f"data.train={json.dumps(given)}",
+        f"data.validation={json.dumps(watched)}",
+        "data.validation_fraction=0",
         f"data.test={json.dumps(str(files.test))}",
         # Watched to be shown. Few frames of dynamics would choose weights from before what is new
         # was learned; the rate ends near zero, so the last weights are those to keep.
         "export=last",
-        f"data.validation_fraction={WATCHED}",
         "data.validation_frames=60",
-        "data.group_by=block",
         f"training.seconds={seconds:.0f}",
         "training.validations=12",
         f"training.threads={max(1, settings.workers // settings.members)}",
@@ -79,11 +78,11 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
     ]
     if this.number:
         before = files.round(this.number - 1).model(member)
-        words += [f"training.initial={json.dumps(str(before))}", *LATER_RATES]
+        command += [f"training.initial={json.dumps(str(before))}", *LATER_RATES]
     elif settings.floor:
-        words.append("model.floor=zbl")
-    words += settings.overrides
-    return words + (["--resume"] if (this.training(member) / "checkpoint.pt").is_file() else [])
+        command.append("model.floor=zbl")
+    command += settings.overrides
+    return command + (["--resume"] if (this.training(member) / "checkpoint.pt").is_file() else [])
 
 
 def _name(settings: Settings) -> str:
@@ -121,10 +120,11 @@ def run_paths(work: Work, plan: Plan, this: Round) -> None:
     if not this.visit_plan.is_file():
         best = best_member(this, settings.members)
         (start,) = read_frames(files.start)
+        dynamics = [*read_frames(files.taught), *read_some(files.watched)]
         chosen = VisitPlan(
             best=best,
             steps=path_steps(settings, plan, _seconds_per_step(this, best, start)),
-            nearest=nearest_of(files.dynamics(plan, held_out=False)),
+            nearest=min(nearest_pair(atoms) for atoms in dynamics),
             runs=plan_runs(
                 settings.low, settings.high, PATHS, settings.seed + 1000 + this.number, hot=False
             ),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from forcenet_md.errors import DataError
 
+VERSION = 2  # of what the folder holds; only the same can be gone on with
 FREE = ("budget", "error", "workers", "structure")  # may change from one sitting to the next
 NAMES = {
     "structure_sha256": "structure",
@@ -66,18 +68,24 @@ class Settings(BaseModel):
             )
 
     def write(self, folder: Path) -> None:
-        write_json(folder / "settings.json", self.model_dump_json(indent=1))
+        tree = {"version": VERSION, **self.model_dump(mode="json")}
+        write_json(folder / "settings.json", json.dumps(tree, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
-        """Raises DataError for a damaged file."""
+        """Raises DataError for a damaged file, or one of another version of the folder."""
         path = folder / "settings.json"
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            raise DataError(
-                f"{path} is damaged or of another version: give another --out."
-            ) from None
+            tree = dict(json.loads(path.read_bytes()))
+            version = tree.pop("version", 1)
+            if version == VERSION:
+                return cls.model_validate(tree)
+        except (OSError, ValueError, TypeError):
+            raise DataError(f"{path} is damaged: give another --out.") from None
+        raise DataError(
+            f"{folder} holds a distillation by another version of forcenet-md: end it with that"
+            " one, or give another --out."
+        )
 
 
 def sha256(path: Path) -> str:

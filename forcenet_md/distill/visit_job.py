@@ -39,12 +39,10 @@ def main(folder: Path, round_number: int, numbers: Sequence[int]) -> None:
     for number in numbers:
         run = chosen.runs[number]
         begin = beginning(start, run)
-        name = f"round-{round_number}-{number}"
         begin.info = {
             "config_type": "visited",
             "temperature": run.temperature,
-            "trajectory": name,
-            "block": name,
+            "trajectory": f"round-{round_number}-{number}",
         }
         steps = plan.visit(run.temperature, chosen.steps)
         path = visit(begin, calculator, doubt, steps, run.seed, chosen.nearest, plan.per_path)
