@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -58,3 +58,16 @@ def pool(errors: Iterable[ForceError]) -> ForceError:
         sum(row.n_components for row in rows),
         sum(row.n_frames for row in rows),
     )
+
+
+def times_worse(path: Mapping[str, float], test: Mapping[str, float]) -> float:
+    """How many times the error along a path is that on test frames: in eV/Å or as a share of each
+    set's own mean |F|, whichever is more. Both are figures as of `ForceError.as_dict`.
+
+    Either alone flatters. A model that wanders to structures with larger forces than those of the
+    test raises the mean its relative error is divided by; on a calmer path the error in eV/Å is
+    small, and may still be a larger share of the forces. Where both sets have the same mean, the
+    two agree.
+    """
+    absolute = path["force_mae"] / test["force_mae"]
+    return max(absolute, absolute * test["mean_abs_force"] / path["mean_abs_force"])

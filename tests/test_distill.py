@@ -45,7 +45,7 @@ from forcenet_md.distill.plan import (
     plan_runs,
 )
 from forcenet_md.distill.rounds import good
-from forcenet_md.distill.run import next_training
+from forcenet_md.distill.run import distill, next_training
 from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures
 from forcenet_md.distill.visit import choose, nearest_pair, visit
 from forcenet_md.distill.work import Work
@@ -60,6 +60,7 @@ def settings(**changes: Any) -> Settings:
         "low": 300.0,
         "high": 900.0,
         "budget": 3600.0,
+        "timestep": 2.0,
     }
     return Settings(**{**base, **changes})
 
@@ -378,7 +379,7 @@ def test_sites_that_are_partly_occupied_are_refused(tmp_path: Path) -> None:
     path.write_text(CIF.format(share=1.0))
     assert len(read_start(path)) == 1
     path.write_text(CIF.format(share=0.5))
-    with pytest.raises(DataError, match="ordered structure"):
+    with pytest.raises(DataError, match=r"a\.cif: .* a site that is occupied in part"):
         read_start(path)
 
 
@@ -446,6 +447,32 @@ def test_mistakes_are_said_before_anything_is_made(
     assert isinstance(result.exception, DataError)
     assert match in str(result.exception)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("symbols", "fs"), [("H2O", 0.5), ("CO", 1.0), ("Cu2", 2.0)])
+def test_the_timestep_is_that_of_prepared_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symbols: str, fs: float
+) -> None:
+    asked: list[Settings] = []
+
+    def note(settings: Settings, *_: Any) -> None:
+        asked.append(settings)
+        raise DataError("enough")
+
+    monkeypatch.setattr("forcenet_md.distill.run.distill", note)
+    positions = [[2.0 * k, 0.0, 0.0] for k in range(len(Atoms(symbols)))]
+    write_frames(tmp_path / "a.extxyz", [Atoms(symbols, positions)])
+    words = ["--teacher", "emt", "--budget", "1h", "--temperature", "300"]
+    for more in ([], ["--timestep", "0.7"]):
+        CliRunner().invoke(build_app(), ["distill", str(tmp_path / "a.extxyz"), *words, *more])
+    assert [one.timestep for one in asked] == [fs, 0.7]
+
+
+def test_one_atom_has_nothing_to_learn(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.extxyz", [bulk("Cu")])
+    with pytest.raises(DataError, match="one atom, on which no force acts: give more --atoms"):
+        distill(settings(structure=tmp_path / "a.extxyz", atoms=1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:

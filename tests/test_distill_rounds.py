@@ -38,6 +38,7 @@ def work(tmp_path: Path) -> Work:
         low=300.0,
         high=900.0,
         budget=3600.0,
+        timestep=2.0,
     )
     files = Files(tmp_path)
     (tmp_path / "explore").mkdir()
@@ -45,6 +46,7 @@ def work(tmp_path: Path) -> Work:
     for run in plan_of(asked).runs:
         write_frames(files.trajectory(run), [frame("md"), frame("md")])
     write_frames(files.off_path, [frame("off")])
+    write_frames(files.watched, [])
     clock = Clock(tmp_path / "clock.json", asked.budget)
     clock.spent = {"exploring": 60.0}
     return Work(asked, files, clock, 0, lambda _: None)
@@ -99,6 +101,10 @@ def test_the_even_frames_alone_make_the_error_along_the_path(work: Work) -> None
     assert figures["path"]["force_mae"] == pytest.approx(0.06)
     assert figures["ratio"] == pytest.approx(1.5)
     assert figures["whole_paths"] == 6
+    wild = frame("even", 0.0)
+    wild.calc.results["forces"] *= 2.0  # off by as much as it is too small
+    trained(work, 1, (0.5, 0.6))
+    assert visited(work, 1, [wild])["ratio"] == pytest.approx(2.0)  # and not 1, of the mean force
     assert work.files.round(0).result() == json.loads(json.dumps(figures))
 
 

@@ -18,7 +18,7 @@ from forcenet_md.evaluation.cases import open_cases
 from forcenet_md.evaluation.result import Model
 from forcenet_md.evaluation.run import evaluate
 from forcenet_md.evaluation.totals import Settings
-from forcenet_md.force_error import force_error, pool
+from forcenet_md.force_error import force_error, pool, times_worse
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.graphs import GraphDataset
@@ -37,6 +37,17 @@ def test_frames_are_pooled_by_their_components() -> None:
     )
     assert math.isnan(pool([]).relative)
     assert pool([]).mae == 0.0
+
+
+@pytest.mark.parametrize(
+    ("off", "size", "times"),
+    [(0.3, 2.0, 1.5), (0.3, 4.0, 1.5), (0.3, 1.0, 3.0), (0.1, 0.5, 2.0), (0.1, 2.0, 0.5)],
+)
+def test_neither_wild_nor_calm_paths_flatter(off: float, size: float, times: float) -> None:
+    """The test: 0.2 of 2 eV/Å."""
+    test = force_error(np.full((1, 3), 2.0), np.full((1, 3), 2.2))
+    path = force_error(np.full((1, 3), size), np.full((1, 3), size + off))
+    assert times_worse(path.as_dict(), test.as_dict()) == pytest.approx(times)
 
 
 def test_training_a_path_and_an_evaluation_give_the_same_figures(

@@ -90,6 +90,7 @@ def test_a_name_that_is_none_lists_the_packaged_ones() -> None:
 def test_packaged_configurations_need_only_the_frames(name: str) -> None:
     config = load_config(name, ["data.train=some file.extxyz"])
     assert config.card_name == "m"
+    assert load_config(name, ["data.train=a", "output=my model.pt"]).card_name == "my_model"
     assert config.card_description == "trained on some file.extxyz, not described further"
     assert config.card.licence == "licence not stated"
     assert config.card.citation == "citation not stated"

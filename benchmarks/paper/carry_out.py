@@ -20,13 +20,13 @@ from forcenet_md.data.compiling import open_data, sha256
 from forcenet_md.data.splits import write_part
 from forcenet_md.data.store import Frames
 from forcenet_md.evaluation.cases import Cases
-from forcenet_md.evaluation.report import write_text
 from forcenet_md.evaluation.result import Evaluation, Model
 from forcenet_md.evaluation.run import evaluate
 from forcenet_md.evaluation.totals import Settings
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.training.finish import export
 from forcenet_md.training.loop import Progress, Trainer
+from forcenet_md.writing import write_text
 
 
 @dataclass(frozen=True)

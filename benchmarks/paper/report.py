@@ -18,7 +18,7 @@ from benchmarks.paper.carry_out import Data, fold_of, result, spent
 from benchmarks.paper.expand import Run, Study, Variant, load_studies
 from benchmarks.paper.statistics import Change, Key, change, mean
 from forcenet_md.errors import DataError
-from forcenet_md.evaluation.report import write_text
+from forcenet_md.writing import write_text
 
 METRICS = {
     "mae": "force MAE of free atoms, meV/Å",

@@ -18,6 +18,7 @@ from pathlib import Path
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import read_frames
 from forcenet_md.data.visiting import path_errors
+from forcenet_md.force_error import times_worse
 
 HERE = Path(__file__).resolve().parent
 SEED = 11
@@ -88,7 +89,7 @@ def report(folder: Path, k: int) -> float:
     for temperature, group in groupby(frames, key=lambda atoms: atoms.info["temperature"]):
         figures[f"path {temperature:g} K"] = path_errors(list(group))
     (folder / f"path-{k}.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    ratio = figures["path"]["relative"] / test["relative"]
+    ratio = times_worse(figures["path"], test)
     for name, error in figures.items():
         print(f"round {k}, {name}: {100 * error['relative']:.2f} % of mean |F|")
     print(f"round {k}: error along the path is {ratio:.2f} of the test error", flush=True)

@@ -46,7 +46,9 @@ def distill(
     timestep: Annotated[
         float | None,
         typer.Option(
-            min=0.05, help="fs; 1 with hydrogen and 2 without if not given.", show_default=False
+            min=0.05,
+            help="fs; if not given 0.5 with hydrogen, 1 with elements up to neon, else 2.",
+            show_default=False,
         ),
     ] = None,
     elements: Annotated[
@@ -75,7 +77,9 @@ def distill(
     from forcenet_md.distill.explore import read_start
     from forcenet_md.distill.run import distill as run
     from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures, sha256
+    from forcenet_md.engines.prepared import timestep as usual_timestep
     from forcenet_md.training.config_file import load_config
+    from forcenet_md.writing import plain_name
 
     low, high = parse_temperatures(temperature)
     seconds = parse_budget(budget)
@@ -95,13 +99,14 @@ def distill(
         members=members,
         workers=workers,
         atoms=atoms,
-        timestep=timestep or (1.0 if "H" in symbols else 2.0),
+        timestep=timestep or 1000.0 * usual_timestep(start),
         base=config,
         overrides=tuple(override or ()),
         floor=floor,
         seed=seed,
     )
-    folder = out or Path(f"{structure.stem}-{_plain(teacher)}")
+    called = plain_name(Path(teacher.removeprefix("ase:").partition(",")[0]).stem, "teacher")
+    folder = out or Path(f"{structure.stem}-{called}")
     try:
         result = run(settings, folder, _say)
     except (KeyboardInterrupt, SystemExit):
@@ -111,12 +116,6 @@ def distill(
     committee = " ".join(str(path) for path in result.others)
     _say(f"wrote {result.model}" + (f"; its committee: {committee}" if committee else ""))
     _say(f"wrote {result.report}")
-
-
-def _plain(teacher: str) -> str:
-    """A teacher's name as part of a file's."""
-    name = Path(teacher.removeprefix("ase:").partition(",")[0]).stem
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
 def _say(sentence: str) -> None:

@@ -81,13 +81,14 @@ def evaluate(
     from forcenet_md.artifact.update import update_card
     from forcenet_md.data.frames import check_output
     from forcenet_md.evaluation.cases import open_cases
-    from forcenet_md.evaluation.report import write_report, write_text
+    from forcenet_md.evaluation.report import write_report
     from forcenet_md.evaluation.result import Model, for_card
     from forcenet_md.evaluation.run import evaluate as run
     from forcenet_md.evaluation.table import print_result
     from forcenet_md.evaluation.totals import Settings
     from forcenet_md.inference.load import load_evaluator
     from forcenet_md.training.stop import on_interrupt
+    from forcenet_md.writing import write_text
 
     console = Console(stderr=True)
     others = list(committee or ())

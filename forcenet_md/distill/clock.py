@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from forcenet_md.distill.settings import write_json
+from forcenet_md.writing import write_text
 
 SAVE_EVERY = 10.0  # s: a process that is killed forgets at most so much
 
@@ -56,7 +56,7 @@ class Clock:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        write_json(self.path, json.dumps(self.spent, indent=1))
+        write_text(self.path, json.dumps(self.spent, indent=1))
 
 
 def words(seconds: float) -> str:

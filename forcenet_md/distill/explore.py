@@ -20,6 +20,7 @@ from forcenet_md.data.frames import check_structure, largest_force, read_frames
 from forcenet_md.data.sampling import rattled, strained
 from forcenet_md.data.visiting import Visit, trajectory
 from forcenet_md.distill.plan import Run
+from forcenet_md.engines.prepared import check_occupancy
 from forcenet_md.errors import DataError
 
 LARGEST_FORCE = 60.0  # eV/Å; frames beyond teach nothing that dynamics needs
@@ -38,6 +39,7 @@ def read_start(path: Path) -> Atoms:
     (atoms,) = frames
     try:
         check_structure(atoms)
+        check_occupancy(atoms)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     if atoms.cell.rank and not atoms.pbc.any():
@@ -45,9 +47,6 @@ def read_start(path: Path) -> Atoms:
             f'{path} has a cell but is not periodic: write pbc="T T T" into it, or leave the cell'
             " away."
         )
-    occupancy = atoms.info.get("occupancy", {})
-    if any(share < 1.0 for site in occupancy.values() for share in site.values()):
-        raise DataError(f"{path} has sites that are partly occupied: give an ordered structure.")
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
@@ -75,10 +74,10 @@ def beginning(start: Atoms, run: Run) -> Atoms:
     return atoms
 
 
-def explore(start: Atoms, run: Run, calculator: Calculator, visit: Visit) -> Iterator[Atoms]:
+def explore(start: Atoms, run: Run, calculator: Calculator, dynamics: Visit) -> Iterator[Atoms]:
     """Labelled frames along one trajectory, with its columns; it ends early where the teacher
     fails."""
-    for frame in trajectory(beginning(start, run), calculator, visit, run.seed):
+    for frame in trajectory(beginning(start, run), calculator, dynamics, run.seed):
         if largest_force(frame) < LARGEST_FORCE:
             frame.info = {
                 "config_type": "md",

@@ -28,7 +28,7 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
         calculator = TeacherCalculator(crew)
         calculator.calculate(start)  # a teacher that fails here has no dynamics at all
         for run in (plan.runs[number] for number in numbers):
-            frames = list(explore(start, run, calculator, plan.visit(run.temperature)))
+            frames = list(explore(start, run, calculator, plan.dynamics(run.temperature)))
             for frame in frames:
                 frame.info.update(provenance)
             write_frames(files.trajectory(run), frames)

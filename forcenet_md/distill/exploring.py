@@ -16,9 +16,10 @@ from forcenet_md.data.sampling import rattled
 from forcenet_md.data.screening import POINTS, choose_lines, screen
 from forcenet_md.distill.explore import off_the_path, set_apart
 from forcenet_md.distill.plan import Plan, make_plan
-from forcenet_md.distill.settings import Settings, write_json
+from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.work import Work
 from forcenet_md.errors import DataError
+from forcenet_md.writing import write_text
 
 TIMED, LONG_ENOUGH = 50, 3.0  # labels of each process that are timed, at most, and s for it
 SCREENING = 0.03  # of the budget, at most
@@ -68,7 +69,7 @@ def screened(work: Work, plan: Plan, start: Atoms) -> list[dict[str, object]]:
     path = work.files.screening
     if not path.is_file():
         found = _screen(work.settings, plan, start, work)
-        write_json(path, json.dumps(found, indent=1))
+        write_text(path, json.dumps(found, indent=1))
         for warning in warnings(work.settings.teacher, found):
             work.say(f"warning: {warning}")
     return list(json.loads(path.read_text("utf-8")))

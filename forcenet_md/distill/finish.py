@@ -11,7 +11,7 @@ from forcenet_md.artifact import archive
 from forcenet_md.artifact.card import Card
 from forcenet_md.distill.exploring import warnings
 from forcenet_md.distill.plan import Plan
-from forcenet_md.distill.report import write_report
+from forcenet_md.distill.report import Story, write_report
 from forcenet_md.distill.rounds import LIMIT, good
 from forcenet_md.distill.work import Work
 
@@ -29,17 +29,18 @@ class Result:
     card: Card
 
 
-def finish(work: Work, plan: Plan, lines: Sequence[dict[str, Any]]) -> Result:
-    """Write the files a user takes along."""
+def finish(work: Work, plan: Plan, screening: Sequence[dict[str, Any]]) -> Result:
+    """Write the files a user takes along. screening: lines of the teacher's"""
     rounds = [(this, this.result() or {}) for this in work.files.rounds()]
     this, figures = min(rounds, key=lambda one: _rank(one[1]))
     verdict = judgement(figures, work.settings.error)
-    rough = warnings(work.settings.teacher, lines)
+    rough = warnings(work.settings.teacher, screening)
     card = write_model(this.model(figures["best"]), work.files.model, figures, [verdict, *rough])
     others = [k for k in range(work.settings.members) if k != figures["best"]]
     for place, k in enumerate(others, 2):
         write_model(this.model(k), work.files.other_model(place), None, rough)
-    report = write_report(work, plan, lines, [f for _, f in rounds], this, verdict, card)
+    story = Story(work, plan, screening, [f for _, f in rounds], this, verdict, card)
+    report = write_report(story)
     names = [work.files.other_model(place) for place in range(2, 2 + len(others))]
     return Result(work.files.model, names, report, good(figures), verdict, card)
 
@@ -86,7 +87,7 @@ def write_model(
     if figures is not None:
         errors["path"] = {
             "definition": "as the test errors, on frames at even intervals along dynamics of this"
-            " model; ratio is to the test's force_mae",
+            " model; ratio: to the test error, in eV/Angstrom or of mean |F|, whichever is more",
             "ratio": figures["ratio"],
             "paths": figures["paths"],
             "whole_paths": figures["whole_paths"],

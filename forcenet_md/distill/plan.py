@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from forcenet_md.data.visiting import Visit
 from forcenet_md.distill.clock import words
-from forcenet_md.distill.settings import Settings, write_json
+from forcenet_md.distill.settings import Settings
 from forcenet_md.errors import DataError
+from forcenet_md.writing import write_text
 
 # Shares of the budget: exploring; the first training, each later one; dynamics of the model and
 # labels for it, in each round. One round and two later ones fit in.
@@ -67,14 +68,14 @@ class Plan(BaseModel):
     n_off_path: int
     per_path: int
 
-    def visit(self, temperature: float, steps: int | None = None) -> Visit:
+    def dynamics(self, temperature: float, steps: int | None = None) -> Visit:
         """Dynamics of one run, or of a path with so many steps."""
         ps = self.timestep / 1000.0
         time, spacing = (steps or self.steps) * ps, self.spacing * ps
         return Visit(temperature, time, spacing, self.timestep, heat=2.0)
 
     def write(self, folder: Path) -> None:
-        write_json(folder / "plan.json", self.model_dump_json(indent=1))
+        write_text(folder / "plan.json", self.model_dump_json(indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Plan:

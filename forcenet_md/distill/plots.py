@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
+
+from forcenet_md.evaluation.page import save_figure
 
 Curve = list[tuple[float, float]]  # (seconds of training, validation error in eV/Å)
 
@@ -45,7 +46,7 @@ def plot_learning(path: Path, curves: Sequence[Curve]) -> None:
     for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis(FormatStrFormatter("%g"))
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_rounds(path: Path, rounds: Sequence[dict[str, Any]], limit: float) -> None:
@@ -54,14 +55,16 @@ def plot_rounds(path: Path, rounds: Sequence[dict[str, Any]], limit: float) -> N
     axes = figure.subplots()
     x = np.array([r["round"] for r in rounds])
     test = np.array([r["test"]["force_mae"] for r in rounds])
-    path_errors = [r["path"]["force_mae"] if r["path"] else 0.0 for r in rounds]
+    path_errors = np.array([r["path"]["force_mae"] if r["path"] else 0.0 for r in rounds])
+    allowed = [limit * e / r["ratio"] for e, r in zip(path_errors, rounds, strict=True) if e]
+    reached = x[path_errors > 0.0]
     axes.bar(x - 0.2, test, 0.35, color="0.3", label="test")
     axes.bar(x + 0.2, path_errors, 0.35, color="crimson", label="own paths")
     label = f"{limit} × test"
-    axes.hlines(limit * test, x, x + 0.4, color="black", ls="--", lw=1.2, label=label)
+    axes.hlines(allowed, reached, reached + 0.4, color="black", ls="--", lw=1.2, label=label)
     axes.set(xlabel="round", ylabel="error (eV/Å)", xticks=x, xlim=(-0.6, x.max() + 1.4))
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_spread(
@@ -75,9 +78,4 @@ def plot_spread(
         axes.plot(times, found["spread"], lw=0.9, label=name)
     axes.set(xlabel="time (ps)", ylabel="spread of the worst atom (eV/Å)")
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)

@@ -21,10 +21,11 @@ from forcenet_md.distill.clock import words
 from forcenet_md.distill.files import Round, is_empty, read_some
 from forcenet_md.distill.jobs import Job
 from forcenet_md.distill.plan import PATHS, Plan, VisitPlan, path_steps, plan_runs
-from forcenet_md.distill.settings import Settings, write_json
 from forcenet_md.distill.visit import EVEN, nearest_pair
 from forcenet_md.distill.work import Work
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
+from forcenet_md.force_error import times_worse
+from forcenet_md.writing import plain_name, write_text
 
 LIMIT = 1.5  # of the test error: the error along a fresh path that ends the rounds
 TIMED = 5  # steps of a model
@@ -73,7 +74,7 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
         "training.validations=12",
         f"training.threads={max(1, settings.workers // settings.members)}",
         "training.checkpoint_seconds=20",
-        f"card.name={_name(settings)}",
+        f"card.name={json.dumps(plain_name(settings.structure.stem, 'model'))}",
         f"card.description={json.dumps(_description(work, plan))}",
     ]
     if this.number:
@@ -83,13 +84,6 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
         command.append("model.floor=zbl")
     command += settings.overrides
     return command + (["--resume"] if (this.training(member) / "checkpoint.pt").is_file() else [])
-
-
-def _name(settings: Settings) -> str:
-    kept = (
-        c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in settings.structure.stem
-    )
-    return "".join(kept) or "model"
 
 
 def _description(work: Work, plan: Plan) -> str:
@@ -129,7 +123,7 @@ def run_paths(work: Work, plan: Plan, this: Round) -> None:
                 settings.low, settings.high, PATHS, settings.seed + 1000 + this.number, hot=False
             ),
         )
-        write_json(this.visit_plan, chosen.model_dump_json(indent=1))
+        write_text(this.visit_plan, chosen.model_dump_json(indent=1))
     work.share(
         f"round {this.number}: paths of the model",
         "forcenet_md.distill.visit_job",
@@ -171,7 +165,7 @@ def judge(work: Work, this: Round) -> dict[str, Any]:
         "test": {name: test[name] for name in ("force_mae", "mean_abs_force", "relative")},
         "members": [errors_of(this, k)["force_mae"] for k in range(work.settings.members)],
         "path": path,
-        "ratio": path["force_mae"] / test["force_mae"] if path else None,
+        "ratio": times_worse(path, test) if path else None,
         "paths": PATHS,
         # A frame the teacher cannot label is as far from physics as one that was not reached.
         "whole_paths": sum(found["whole"] for found in paths) if len(even) == n_even else 0,
@@ -180,7 +174,7 @@ def judge(work: Work, this: Round) -> dict[str, Any]:
         "largest_spread": max((max(p["spread"]) for p in paths if p["spread"]), default=None),
         "used": work.clock.used,
     }
-    write_json(this.figures, json.dumps(figures, indent=1))
+    write_text(this.figures, json.dumps(figures, indent=1))
     work.say(f"round {this.number}: {sentence(figures)}")
     return figures
 

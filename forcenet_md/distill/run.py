@@ -17,12 +17,14 @@ from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.distill.clock import Clock
 from forcenet_md.distill.explore import read_start, supercell
 from forcenet_md.distill.exploring import explored, planned, screened
-from forcenet_md.distill.files import Files, Round, claimed
+from forcenet_md.distill.files import Files, claimed
 from forcenet_md.distill.finish import Result, finish
 from forcenet_md.distill.plan import FIRST, LABELLING, LATER, VISITING
 from forcenet_md.distill.rounds import ends, judge, run_paths, train
-from forcenet_md.distill.settings import Settings, write_json
+from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.work import Work
+from forcenet_md.errors import DataError
+from forcenet_md.writing import write_text
 
 SHORTEST = 0.75  # of a later round: with less time left no other one begins
 
@@ -41,26 +43,30 @@ def distill(
     """
     describe_teacher(settings.teacher, settings.elements)  # unknown: said before anything is made
     atoms = supercell(read_start(settings.structure), settings.atoms)
+    if len(atoms) == 1:
+        raise DataError(
+            f"{settings.structure} has one atom, on which no force acts: give more --atoms."
+        )
     settings.check(folder)
     with claimed(folder) as lock:
         files = Files(folder)
         work = Work(settings, files, Clock(folder / "clock.json", settings.budget), lock, tell)
-        with work.stage("exploring"):
+        with work.clock.stage("exploring"):
             plan = planned(work, atoms)
         settings.write(folder)
-        with work.stage("screening"):
-            lines = screened(work, plan, atoms)
-        with work.stage("exploring"):
+        with work.clock.stage("screening"):
+            screening = screened(work, plan, atoms)
+        with work.clock.stage("exploring"):
             explored(work, plan)
         while (seconds := next_training(work)) is not None:
             this = files.round(len(files.rounds()))
-            with work.stage("training"):
+            with work.clock.stage("training"):
                 train(work, plan, this, seconds)
-            with work.stage("running the models"):
+            with work.clock.stage("running the models"):
                 run_paths(work, plan, this)
-            with work.stage("labelling"):
+            with work.clock.stage("labelling"):
                 judge(work, this)
-        return finish(work, plan, lines)
+        return finish(work, plan, screening)
 
 
 def next_training(work: Work) -> float | None:
@@ -81,10 +87,5 @@ def next_training(work: Work) -> float | None:
         seconds = left - beside
     else:
         seconds = LATER * budget
-    _note(this, seconds)
+    write_text(this.training_plan, f"{seconds:.1f}")
     return seconds
-
-
-def _note(this: Round, seconds: float) -> None:
-    this.folder.mkdir(parents=True, exist_ok=True)
-    write_json(this.training_plan, f"{seconds:.1f}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from forcenet_md.errors import DataError
+from forcenet_md.writing import write_text
 
 VERSION = 2  # of what the folder holds; only the same can be gone on with
 FREE = ("budget", "error", "workers", "structure")  # may change from one sitting to the next
@@ -27,11 +28,11 @@ class Settings(BaseModel):
     """One distillation.
 
     structure: the file it starts from; teacher: as of `forcenet-md label`; elements: of a LAMMPS
-    teacher's types; low, high: K; budget: seconds; error: on the test frames, of the mean force,
-    that ends the rounds; members: of the committee; workers: processes;
-    atoms: small cells are repeated to at most so many; timestep: fs, of all dynamics; base:
-    configuration of the trainings, overrides: key=value over it; floor: a repulsion is kept under
-    the network (models/floor.py)
+    teacher's types; low, high: K; budget: seconds; timestep: fs, of all dynamics; error: on the
+    test frames, of the mean force, that ends the rounds; members: of the committee; workers:
+    processes; atoms: small cells are repeated to at most so many; base: configuration of the
+    trainings, overrides: key=value over it; floor: a repulsion is kept under the network
+    (models/floor.py)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,11 +43,11 @@ class Settings(BaseModel):
     low: float
     high: float
     budget: float
+    timestep: float
     error: float = 0.05
     members: int = 2
     workers: int = 1
     atoms: int = 128
-    timestep: float = 2.0
     base: str = "small"
     overrides: tuple[str, ...] = ()
     floor: bool = False
@@ -69,7 +70,7 @@ class Settings(BaseModel):
 
     def write(self, folder: Path) -> None:
         tree = {"version": VERSION, **self.model_dump(mode="json")}
-        write_json(folder / "settings.json", json.dumps(tree, indent=1))
+        write_text(folder / "settings.json", json.dumps(tree, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
@@ -91,13 +92,6 @@ class Settings(BaseModel):
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def parse_budget(text: str) -> float:

@@ -42,7 +42,7 @@ def visit(
     start: Atoms,
     calculator: Calculator,
     doubt: Callable[[Atoms], float],
-    plan: Visit,
+    dynamics: Visit,
     seed: int,
     nearest: float,
     wanted: int,
@@ -54,12 +54,13 @@ def visit(
     """
     path: list[Atoms] = []
     near: list[float] = []
-    for frame in follow(start, calculator, plan, seed):
+    for frame in follow(start, calculator, dynamics, seed):
         path.append(frame)
         near.append(nearest_pair(frame))
         if near[-1] < BROKEN * nearest:
             break
-    whole = len(path) == round(plan.time_ps / plan.spacing_ps) and near[-1] >= BROKEN * nearest
+    n_frames = round(dynamics.time_ps / dynamics.spacing_ps)
+    whole = len(path) == n_frames and near[-1] >= BROKEN * nearest
     spread = [doubt(frame) for frame in path]
     why = choose(spread, near, nearest, wanted)
     for k, reason in why.items():

@@ -14,10 +14,11 @@ from forcenet_md.data.frames import read_frames, write_frames
 from forcenet_md.distill.explore import beginning
 from forcenet_md.distill.files import Files
 from forcenet_md.distill.plan import Plan, VisitPlan
-from forcenet_md.distill.settings import Settings, write_json
+from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.visit import visit
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
 from forcenet_md.errors import ForceNetError
+from forcenet_md.writing import write_text
 
 
 def main(folder: Path, round_number: int, numbers: Sequence[int]) -> None:
@@ -44,10 +45,10 @@ def main(folder: Path, round_number: int, numbers: Sequence[int]) -> None:
             "temperature": run.temperature,
             "trajectory": f"round-{round_number}-{number}",
         }
-        steps = plan.visit(run.temperature, chosen.steps)
-        path = visit(begin, calculator, doubt, steps, run.seed, chosen.nearest, plan.per_path)
+        dynamics = plan.dynamics(run.temperature, chosen.steps)
+        path = visit(begin, calculator, doubt, dynamics, run.seed, chosen.nearest, plan.per_path)
         found = {"whole": path.whole, "spread": path.spread, "near": path.near}
-        write_json(this.path_figures(number), json.dumps(found))
+        write_text(this.path_figures(number), json.dumps(found))
         write_frames(this.path(number), path.frames)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,6 @@ class Work:
     def say(self, text: str) -> None:
         """A line with the time used until now."""
         self.tell(f"[{words(self.clock.used)} of {words(self.clock.budget)}] {text}")
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        with self.clock.stage(name):
-            yield
 
     def share(
         self, what: str, module: str, given: tuple[str, ...], pieces: dict[str, Path]

@@ -22,12 +22,12 @@ from forcenet_md.engines.prepared import (
     check_structure,
     in_box,
     timestep,
-    write_whole,
 )
 from forcenet_md.errors import AddressError, RequestError
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.server.address import TcpAddress, parse_address
 from forcenet_md.server.ipi import PREFIX, parse_ipi_address
+from forcenet_md.writing import write_texts
 
 VACUUM = 5.0  # Å beyond the cutoff, between periodic images in directions that are open
 FAR = 10.0  # Å, the cutoff of a model that does not tell it
@@ -73,7 +73,7 @@ def write_ipi_input(
     text = io.StringIO()
     write(text, cell, format="extxyz")
     lines = input_lines(cell, held, plan, address, capabilities)
-    write_whole(folder, {structure: text.getvalue(), xml: "\n".join(lines) + "\n"})
+    write_texts({structure: text.getvalue(), xml: "\n".join(lines) + "\n"})
     return structure, xml, list(_remarks(atoms, plan))
 
 

@@ -21,10 +21,10 @@ from forcenet_md.engines.prepared import (
     check_structure,
     in_box,
     timestep,
-    write_whole,
 )
 from forcenet_md.errors import DataError
 from forcenet_md.inference.interface import Capabilities
+from forcenet_md.writing import write_texts
 
 # Room around the atoms in directions that are not periodic, Å; the box follows the atoms.
 MARGIN = 2.0
@@ -66,7 +66,7 @@ def write_lammps_input(
     text = io.StringIO()
     write_lammps_data(text, boxed, specorder=elements, masses=True)
     commands = script_text(boxed, elements, held, plan, capabilities)
-    write_whole(folder, {data: text.getvalue(), script: commands})
+    write_texts({data: text.getvalue(), script: commands})
     return data, script
 
 

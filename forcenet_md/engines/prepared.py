@@ -1,9 +1,7 @@
-"""What prepared inputs share: structures are checked and put into a box, files written whole."""
+"""What prepared inputs share: structures are checked and put into a box."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.errors import DataError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
+from forcenet_md.writing import plain_name
 
 Ensemble = Literal["nvt", "relax"]
 DAMP = 0.1  # ps, of the thermostat
@@ -136,28 +135,7 @@ def timestep(atoms: Atoms) -> float:
     return 0.0005 if lightest < 5.0 else 0.001 if lightest < 21.0 else 0.002
 
 
-def write_whole(folder: Path, texts: dict[Path, str]) -> None:
-    """Write all files or none. Raises DataError."""
-    parts = {path: path.with_name(path.name + ".part") for path in texts}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            parts[path].write_text(text, encoding="utf-8")
-        for path, part in parts.items():
-            part.replace(path)
-    except OSError as error:
-        for part in parts.values():
-            with contextlib.suppress(OSError):
-                part.unlink()
-        raise DataError(
-            f"the folder {folder} cannot be written ({error.strerror}): give another --out, or"
-            " make room."
-        ) from None
-
-
 def file_name(structure: Path) -> str:
-    """A name for the files that needs no quoting anywhere."""
-    name = (
-        structure.stem if structure.suffix.lower() in {".cif", ".vasp", ".xyz"} else structure.name
-    )
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("-.") or "structure"
+    """A name for the files, after that of the structure's without an ending that is a format."""
+    ending = structure.suffix.lower() in {".cif", ".vasp", ".xyz"}
+    return plain_name(structure.stem if ending else structure.name, "structure")

@@ -12,7 +12,6 @@ from ase.data import chemical_symbols
 from ase.visualize.plot import plot_atoms_raw
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from forcenet_md.evaluation.errors import THRESHOLD
+from forcenet_md.evaluation.page import save_figure
 from forcenet_md.evaluation.totals import Picture
 
 Array = NDArray[np.float64]
@@ -46,7 +46,7 @@ def plot_parity(path: Path, labels: Array, predicted: Array) -> None:
     for axes in (parity, error):
         axes.set_xlabel("label, a component (eV/Å)")
     figure.colorbar(bins, ax=[parity, error], label="components")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_histograms(path: Path, errors: Array, numbers: NDArray[np.int64]) -> None:
@@ -72,7 +72,7 @@ def plot_histograms(path: Path, errors: Array, numbers: NDArray[np.int64]) -> No
     if len(shown) < len(found):
         axes.set_title(f"the {len(shown)} most frequent of {len(found)} elements", fontsize=9)
     figure.legend(fontsize=7, frameon=False, loc="outside right upper")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str) -> None:
@@ -101,7 +101,7 @@ def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str
         axes.legend(fontsize=8, frameon=False, loc="upper left")
     axes.set_xlabel(f"{what} (eV/Å)")
     axes.set_ylabel("length of the error (eV/Å)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_structures(path: Path, pictures: Sequence[Picture]) -> None:
@@ -129,7 +129,7 @@ def plot_structures(path: Path, pictures: Sequence[Picture]) -> None:
     for axes in panels:
         axes.set_axis_off()
     figure.colorbar(colours, ax=list(panels), label="length of the error (eV/Å)", shrink=0.7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _density(
@@ -151,8 +151,3 @@ def _reach(components: Array) -> float:
 def _short(text: str, most: int = 40) -> str:
     """The head and the tail of a long text: of a path its end matters."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130)

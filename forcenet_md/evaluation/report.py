@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -11,25 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from forcenet_md.artifact.card import Card
-from forcenet_md.errors import DataError
+from forcenet_md.data.frames import check_output
 from forcenet_md.evaluation import plots
+from forcenet_md.evaluation.page import embed, page, table
 from forcenet_md.evaluation.result import Evaluation
 from forcenet_md.evaluation.spread import spread_and_error
 from forcenet_md.evaluation.table import HEADER, cells, remarks, rows_of, title
 from forcenet_md.evaluation.totals import Outcome, Picture
+from forcenet_md.writing import write_text
 
 DRAWN = 6  # worst structures
-
-STYLE = """
-body { font: 15px/1.45 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 }
-th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-td.text { text-align: left; overflow-wrap: anywhere }
-img { max-width: 100% }
-figure { margin: 1.5em 0 }
-.scroll { overflow-x: auto }
-"""
 
 
 def write_report(folder: Path, outcome: Outcome, card: Card | None) -> Path:
@@ -37,33 +26,13 @@ def write_report(folder: Path, outcome: Outcome, card: Card | None) -> Path:
 
     Returns the page. Raises DataError when the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = _draw(folder, outcome)
-    except OSError as error:
-        raise _cannot_write(folder, error) from None
+    check_output(folder / "report.html")
+    pictures = _draw(folder, outcome)
     write_text(folder / "evaluation.json", outcome.result.model_dump_json(indent=2) + "\n")
-    page = folder / "report.html"
-    write_text(page, "\n".join(_page(outcome.result, pictures, card)))
-    return page
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all. Raises DataError."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} cannot be written ({error.strerror}): make room or give another path."
-    )
+    path = folder / "report.html"
+    body = _body(outcome.result, pictures, card)
+    write_text(path, page(title(outcome.result), body, outcome.result.version))
+    return path
 
 
 def _draw(folder: Path, outcome: Outcome) -> list[tuple[Path, str]]:
@@ -109,27 +78,20 @@ def _varied(pictures: Sequence[Picture]) -> list[Picture]:
     return first + rest
 
 
-def _page(
+def _body(
     result: Evaluation, pictures: Sequence[tuple[Path, str]], card: Card | None
 ) -> Iterator[str]:
-    name = escape(title(result))
-    yield "<!DOCTYPE html>"
-    yield f'<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-    yield f"<style>{STYLE}</style></head><body>"
-    yield f"<h1>{name}</h1>"
     yield "<p>Data: " + ", ".join(escape(source) for source in result.data.sources) + "</p>"
-    yield from _table(HEADER, ([row, *cells(figures)] for row, figures in rows_of(result)))
+    yield from table(HEADER, ([row, *cells(figures)] for row, figures in rows_of(result)))
     yield "<ul>"
     for line in remarks(result):
         yield f"<li>{escape(line)}</li>"
     yield "</ul>"
     for path, caption in pictures:
-        data = base64.b64encode(path.read_bytes()).decode()
-        yield f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-        yield f"<figcaption>{escape(caption)}</figcaption></figure>"
+        yield from embed(path, caption)
     if result.spread:
         yield "<h2>Spread and error</h2>"
-        yield from _table(
+        yield from table(
             ("tenth of the atoms, by spread", "mean spread", "mean error"),
             (
                 [str(k), f"{tenth.spread:.4f}", f"{tenth.error:.4f}"]
@@ -137,7 +99,7 @@ def _page(
             ),
         )
     yield "<h2>Worst frames</h2>"
-    yield from _table(
+    yield from table(
         ("frame", "atoms", "MAE", "worst atom", "its error", "its |F|"),
         (
             [
@@ -157,18 +119,6 @@ def _page(
         yield "</ul>"
     yield "<h2>The model's card</h2>"
     yield from _card(result, card)
-    yield f"<p>forcenet-md {escape(result.version)}</p></body></html>"
-
-
-def _table(header: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
-    yield '<div class="scroll"><table><tr>'
-    yield "".join(f"<th>{escape(name)}</th>" for name in header) + "</tr>"
-    for row in rows:
-        if any(row[1:]):
-            yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        else:
-            yield f'<tr><th colspan="{len(header)}">{escape(row[0])}</th></tr>'
-    yield "</table></div>"
 
 
 def _card(result: Evaluation, card: Card | None) -> Iterator[str]:

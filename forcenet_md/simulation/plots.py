@@ -8,10 +8,10 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from forcenet_md.evaluation.page import save_figure
 from forcenet_md.simulation.observables import PairDistribution
 
 
@@ -36,7 +36,7 @@ def plot_pair_distributions(
     figure.supxlabel("r (Å)", fontsize=9)
     figure.supylabel("g(r)", fontsize=9)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,4 @@ def plot_temperatures(
     panels[-1].set_xlabel("time (ps); averaged over the shaded part")
     figure.supylabel("temperature (K)", fontsize=10)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
+from forcenet_md.writing import plain_name
 
 NOT_STATED = "not stated"
 
@@ -225,14 +226,9 @@ class Config(_Section):
 
     @property
     def card_name(self) -> str:
-        return self.card.name or _card_name(self.output)
+        return self.card.name or plain_name(self.output.stem, "model")
 
     @property
     def card_description(self) -> str:
         names = ", ".join(path.name for path in self.data.train)
         return self.card.description or f"trained on {names}, not described further"
-
-
-def _card_name(output: Path) -> str:
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in output.stem)
-    return kept or "model"
