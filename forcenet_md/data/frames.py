@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.data.reading import ANY_SIZE, read_source
 from forcenet_md.errors import DataError, StructureError
-from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.graph.neighbours import build_edges, is_empty
 from forcenet_md.system import System
 
 TOO_NEAR = 0.1  # Å: nothing physical is; two entries of a file are one atom
@@ -87,7 +87,10 @@ def check_structure(atoms: Atoms) -> None:
     if len(bad):
         raise DataError(f"the position of atom {bad[0] + 1} is not finite; leave it out.")
     try:
-        pairs = build_edges(System.from_ase(atoms), TOO_NEAR)
+        system = System.from_ase(atoms)
+        if is_empty(system, TOO_NEAR):
+            return
+        pairs = build_edges(system, TOO_NEAR)
     except StructureError as error:
         raise DataError(str(error)) from None
     if len(pairs.source):

@@ -7,7 +7,6 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from forcenet_md.errors import TooManyEdgesError
 from forcenet_md.graph.frame import Placement
@@ -77,6 +76,8 @@ def pair_bound(placement: Placement, reach: float) -> int:
 
 def count_pairs(placement: Placement, reach: float, most: int) -> int | None:
     """The ordered pairs within reach, or None if even the images to look at exceed `most`."""
+    from scipy.spatial import cKDTree  # half of scipy: only where pairs must be counted
+
     points = placement.tight
     along = placement.along
     for k in np.flatnonzero(placement.closed):

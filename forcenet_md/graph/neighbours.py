@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from forcenet_md.graph.capacity import check_capacity
+from forcenet_md.graph.capacity import check_capacity, count_pairs
 from forcenet_md.graph.cutoff import CutoffFilter
 from forcenet_md.graph.edges import Edges, keep_nearest
 from forcenet_md.graph.frame import Array, Frame, Placement
@@ -90,3 +90,10 @@ def build_edges(
 ) -> Edges:
     """The edges of one System, searched once; as NeighbourList.update otherwise."""
     return NeighbourList(cutoff, skin=0.0, max_edges=max_edges, cap=cap).update(system)
+
+
+def is_empty(system: System, cutoff: float) -> bool:
+    """Whether there are no edges; costs no search, and no import of torch, which vesin brings."""
+    reach = cutoff + SLACK
+    placement = Placement.of(system.positions, Frame.of(system), reach)
+    return count_pairs(placement, reach, MAX_EDGES) == 0

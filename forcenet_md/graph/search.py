@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import vesin
 from numpy.typing import NDArray
 
 from forcenet_md.graph.frame import Array, Frame, Placement
@@ -29,6 +28,8 @@ class Candidates:
 
 def search(placement: Placement, frame: Frame, reach: float) -> Candidates:
     """All pairs within reach Å. About 40 bytes for each while it runs, 8 afterwards."""
+    import vesin  # imports torch, which takes seconds: not before there is something to search
+
     n = len(placement.tight)
     # Open directions end in a gap, so vesin may take every direction as periodic; where it is
     # told that one is not, it tries all cells along it (minutes for a long chain in a thin cell).

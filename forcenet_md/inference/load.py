@@ -7,7 +7,6 @@ from pathlib import Path
 
 from forcenet_md.artifact.find import model_path
 from forcenet_md.errors import ModelFileError, RequestError
-from forcenet_md.inference.ase_evaluator import AseEvaluator
 from forcenet_md.inference.interface import Capabilities, Evaluator
 
 
@@ -37,6 +36,8 @@ def load_evaluator(
             raise RequestError(
                 f"{spec} is an ASE calculator: it has no file to check and runs on the cpu alone."
             )
+        from forcenet_md.inference.ase_evaluator import AseEvaluator  # imports scipy
+
         return AseEvaluator(spec)
     path = model_path(spec)
     from forcenet_md.inference.evaluator import ModelEvaluator  # imports torch
@@ -64,6 +65,8 @@ def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:
 
         return committee_capabilities(paths, [read(path).card for path in paths])
     if spec.startswith("ase:"):
+        from forcenet_md.inference.ase_evaluator import AseEvaluator
+
         return AseEvaluator(spec).capabilities
     from forcenet_md.artifact.archive import read
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from forcenet_md.data.frames import read_frames
 from forcenet_md.errors import RequestError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.server.lammps import symbols
@@ -34,6 +33,8 @@ def read_template(path: Path) -> Template:
     i-PI always has a cell, so a file that names no periodic direction is taken as periodic in all.
     Atoms that the file holds (ASE's constraints) keep the net force. Raises DataError.
     """
+    from forcenet_md.data.frames import read_frames  # ASE's readers, not for every server
+
     atoms = read_frames(path)[0]
     pbc = np.array(atoms.pbc, dtype=bool)
     return Template(
