@@ -1,0 +1,1 @@
+"""Long dynamics at constant volume and temperature: does a model stay within physics?"""

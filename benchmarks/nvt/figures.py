@@ -1,0 +1,94 @@
+"""The figures that a run is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.simulation.observables import (
+    PairDistribution,
+    element_temperatures,
+    pair_distribution,
+)
+from forcenet_md.system import System
+
+Array = NDArray[np.float64]
+
+WARM_UP = 0.1  # of a run, but at least 1 ps and at most half of it
+BLOCKS = 10
+R_MAX, N_BINS = 6.0, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Frames with momenta at times [n] ps; those from `first` on are averaged over."""
+
+    frames: list[Atoms]
+    time: Array
+    first: int
+
+    @property
+    def settled(self) -> list[Atoms]:
+        return self.frames[self.first :]
+
+
+def as_run(frames: list[Atoms], spacing: float, begins: float = 0.0) -> Run:
+    """Frames so many ps apart; begins: ps, of the first one."""
+    time = begins + spacing * np.arange(len(frames), dtype=np.float64)
+    warm_up = min(0.5 * time[-1], max(WARM_UP * time[-1], 1.0))
+    return Run(frames, time, int(np.searchsorted(time, warm_up - 1e-9)))
+
+
+def temperatures(run: Run) -> dict[str, tuple[float, float | None]]:
+    """Mean and its error, K, of each element."""
+    return {e: mean_and_error(t) for e, t in element_temperatures(run.settled).items()}
+
+
+def mean_and_error(values: Array) -> tuple[float, float | None]:
+    """The mean, and its standard error from the means of ten blocks; None for less than 20."""
+    if len(values) < 2 * BLOCKS:
+        return float(values.mean()), None
+    means = [block.mean() for block in np.array_split(values, BLOCKS)]
+    return float(values.mean()), float(np.std(means, ddof=1) / np.sqrt(BLOCKS))
+
+
+def pair_densities(frames: Sequence[Atoms]) -> PairDistribution:
+    """g(r), for like pairs too over the density of all n atoms, not of the n − 1 others.
+
+    In a crystal or a dense liquid the neighbours at a distance are then the same number in cells
+    of every size.
+    """
+    g = pair_distribution(frames, R_MAX, N_BINS)
+    symbols = frames[0].get_chemical_symbols()
+    scale = {f"{e}-{e}": 1.0 - 1.0 / symbols.count(e) for e in set(symbols)}
+    return PairDistribution(g.r, {pair: scale.get(pair, 1.0) * v for pair, v in g.g.items()})
+
+
+def halves(frames: Sequence[Atoms]) -> dict[str, float]:
+    """How far g(r) of the two halves of a run are apart, by pair."""
+    middle = len(frames) // 2
+    if middle == 0:
+        return {}
+    return pair_densities(frames[:middle]).deviation(pair_densities(frames[middle:]))
+
+
+def deviations(model: PairDistribution, reference: PairDistribution) -> dict[str, float]:
+    """∫|g − g_reference| / ∫g_reference of the pairs that both have."""
+    both = [pair for pair in reference.g if pair in model.g]
+    parts = [PairDistribution(each.r, {p: each.g[p] for p in both}) for each in (model, reference)]
+    return parts[0].deviation(parts[1])
+
+
+def nearest(frames: Sequence[Atoms]) -> float:
+    """The shortest distance of two atoms, Å."""
+    shortest = np.inf
+    for atoms in frames:
+        edges = build_edges(System.from_ase(atoms), R_MAX)
+        lengths = np.linalg.norm(edges.vector, axis=1)
+        shortest = min(shortest, float(lengths.min(initial=np.inf)))
+    return shortest

@@ -1,0 +1,132 @@
+"""What the teacher adds: dynamics of its own, and its forces on frames of the model's path."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.langevin import Langevin
+
+from benchmarks.nvt.files import check_same, read_segment
+from forcenet_md.data.compiling import sha256
+from forcenet_md.data.frames import write_frames
+from forcenet_md.data.workers import Crew
+from forcenet_md.distill.teacher_calculator import TeacherCalculator
+from forcenet_md.engines.prepared import DAMP
+
+SPACING = 0.1  # ps between frames
+SEGMENT = 10  # frames: what is lost when the run is cut
+HEAT = 2.0  # at the start: a crystal at rest takes half of it, as `prepare` has it
+
+
+def run_teacher(
+    folder: Path,
+    start: Atoms,
+    teacher: str,
+    elements: Sequence[str],
+    temperature: float,
+    ps: float,
+    timestep: float,
+) -> list[Atoms]:
+    """Frames of Langevin dynamics by the teacher, SPACING apart, with momenta.
+
+    temperature: K; ps: rounded up to whole segments; timestep: ps. Every segment is a file that
+    the next one starts from: the run goes on after a stop, and comes to the same trajectory.
+    Raises DataError if the folder is of another run, or where the teacher fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    structure = folder / "start.extxyz"
+    write_frames(structure, [start])
+    settings = {"teacher": teacher, "structure": sha256(structure), "temperature": temperature,
+                "timestep": timestep}  # fmt: skip
+    check_same(folder / "settings.json", settings)
+    files = [folder / f"segment-{k:04d}.extxyz" for k in range(segments(ps))]
+    missing = [k for k, file in enumerate(files) if not file.is_file()]
+    began = time.monotonic()
+    with Crew(teacher, elements, 1) as crew:
+        for done, k in enumerate(missing, 1):
+            rng = np.random.default_rng([7, k])
+            atoms = read_segment(files[k - 1])[-1] if k else heated(start, temperature, rng)
+            write_frames(files[k], segment(atoms, crew, temperature, timestep, rng))
+            left = (time.monotonic() - began) * (len(missing) - done) / done / 60.0
+            told = f"{(k + 1) * SEGMENT * SPACING:g} of {len(files) * SEGMENT * SPACING:g} ps"
+            print(f"{teacher}: {told}, {left:.0f} min left", flush=True)
+    return [atoms for file in files for atoms in read_segment(file)]
+
+
+def segments(ps: float) -> int:
+    return max(1, ceil(ps / (SEGMENT * SPACING) - 1e-9))
+
+
+def heated(start: Atoms, temperature: float, rng: np.random.Generator) -> Atoms:
+    """With random velocities."""
+    atoms = start.copy()
+    width = np.sqrt(atoms.get_masses() * units.kB * HEAT * temperature)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
+    return atoms
+
+
+def segment(
+    atoms: Atoms, crew: Crew, temperature: float, timestep: float, rng: np.random.Generator
+) -> list[Atoms]:
+    """The frames of the next SEGMENT * SPACING ps."""
+    atoms.calc = TeacherCalculator(crew)
+    dynamics = Langevin(
+        atoms,
+        timestep * 1000.0 * units.fs,
+        temperature_K=temperature,
+        friction=1.0 / (DAMP * 1000.0 * units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+    frames = []
+    for _ in range(SEGMENT):
+        dynamics.run(max(1, round(SPACING / timestep)))
+        frames.append(atoms.copy())
+    return frames
+
+
+def path_errors(
+    folder: Path,
+    frames: Sequence[Atoms],
+    model: str,
+    teacher: str,
+    elements: Sequence[str],
+    labelled: int,
+) -> dict[str, float]:
+    """Errors of the model on frames evenly spread over its path, labelled by the teacher.
+
+    In eV/Å, under the names of a card. What is labelled already is not labelled again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, labelled).round().astype(int))
+    given, out, found = (folder / n for n in ("path.extxyz", "labelled.extxyz", "errors.json"))
+    plain = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc) for a in frames]
+    if not given.is_file():
+        write_frames(given, [plain[k] for k in chosen])
+    words = ["--teacher", teacher, "--elements", ",".join(elements), "--out", out]
+    if not out.is_file():
+        command("label", given, *words, "--no-screen", "--resume")
+    command("evaluate", out, "--model", model, "--out", found, "--rotations", 0)
+    result = json.loads(found.read_text("utf-8"))
+    errors = result["all"]
+    return {
+        "force_mae": float(errors["mae"]),
+        "mean_abs_force": float(errors["mean_abs_force"]),
+        "relative": float(errors["relative"]),
+        "n_frames": int(result["data"]["n_frames"]),
+    }
+
+
+def command(*words: object) -> None:
+    """A command of ours, with its words on standard error."""
+    program = [sys.executable, "-m", "forcenet_md", *(str(word) for word in words)]
+    print("$ forcenet-md", *program[3:], flush=True)
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
