@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from forcenet_md.engines import ipi_process, ipi_run
 from forcenet_md.engines.ipi_plan import make_plan
 from forcenet_md.engines.ipi_process import IpiOutput, restart_step
 from forcenet_md.engines.ipi_run import clear_address, clear_exit_file, supervise
+from forcenet_md.engines.ipi_xml import place_of
 from forcenet_md.engines.processes import ProcessError
 from forcenet_md.errors import AddressError, RequestError
 from forcenet_md.inference.load import read_capabilities
@@ -167,9 +169,60 @@ def test_a_model_that_fails_ends_ipi(name: str, capfd: pytest.CaptureFixture[str
     assert not Path(f"/tmp/ipi_{name}").exists()
 
 
-def test_what_ipi_does_not_understand_is_quoted(name: str) -> None:
-    with pytest.raises(ProcessError, match=r"^i-PI failed: NameError: .*'nonsense'.*\.$"):
+def test_what_ipi_does_not_understand_is_quoted(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence with the line, and nothing of i-PI's traceback before it."""
+    with pytest.raises(ProcessError) as raised:
         run(write(name, more="<nonsense/>"))
+    sentence = str(raised.value)
+    assert sentence.startswith("i-PI refuses input.xml, line 8: Tag name 'nonsense' is not")
+    assert sentence.endswith("; mend it there.")
+    said = capfd.readouterr().out
+    assert "starting i-PI" in said
+    for words in ("Traceback", "File", "NameError", "Error parsing"):
+        assert words not in said
+
+
+BROKEN = """<simulation>
+  <system
+     a='1'
+     b='2'>
+  </system>
+  <motion/> <motion/>
+  <motion/>
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        ("Tag name 'system' is not a recognized property of 'simulation' objects", ", line 2"),
+        ("Attribute name 'b' is not a recognized property of 'system' objects", ", line 4"),
+        ("Field name 'x' is mandatory and was not found in the input for the property motion",
+         ", lines 6, 7"),
+        ("Tag name 'syste' is not a recognized property of 'simulation' objects", ""),
+        ("options for a are b, not c", ""),
+    ],
+)  # fmt: skip
+def test_the_place_of_a_fault_in_the_input(tmp_path: Path, fault: str, place: str) -> None:
+    (tmp_path / "input.xml").write_text(BROKEN)
+    assert place_of(fault, tmp_path / "input.xml") == place
+
+
+@pytest.mark.slow
+def test_an_input_that_is_no_xml_is_one_sentence(name: str) -> None:
+    path = write(name)
+    path.write_text(path.read_text().replace("</ensemble>", ""))
+    command = [*COMMAND, "ipi", "input.xml", "--model", LJ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [sentence] = done.stderr.splitlines()
+    assert re.search(
+        r"input\.xml is not well-formed XML \(mismatched tag: line 23, column \d+\): mend it",
+        sentence,
+    )
 
 
 @pytest.mark.slow
@@ -419,6 +472,29 @@ def test_the_last_line_of_a_traceback_is_its_fault() -> None:
         " @softexit.trigger: and so on",
     )
     assert output.fault == "ValueError: too many"
+
+
+def test_a_traceback_is_shown_where_it_is_not_of_the_input() -> None:
+    """Whole: at its end, or when there is no more."""
+    start, place = "Traceback (most recent call last):", '  File "x.py", line 1, in load_from_xml'
+    output = IpiOutput()
+    assert output.read("its words") == ["its words"]
+    assert output.read(start) == []
+    assert output.read(place.replace("load_from_xml", "step")) == []
+    assert output.read("ValueError: no number") == [
+        start, place.replace("load_from_xml", "step"), "ValueError: no number",
+    ]  # fmt: skip
+    assert not output.refuses_input
+
+    output = IpiOutput()
+    assert [*output.read(start), *output.read(place)] == []
+    assert output.fault == "a traceback"
+    assert output.rest() == [start, place]
+
+    output = IpiOutput()
+    shown = [*output.read(start), *output.read(place), *output.read("AttributeError: None")]
+    assert len(shown) == 3  # a fault of i-PI's own
+    assert not output.refuses_input
 
 
 def test_why_it_stopped_is_the_first_word_of_it() -> None:

@@ -138,6 +138,15 @@ def test_a_model_that_cannot_be_served_is_told(model, words, refused, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("model", ["wrong.pt", "alloy --committee wrong.pt"])
+def test_model_files_are_looked_at_before_any_is_loaded(model, command, tmp_path):
+    listen = ("--listen", f"unix:{tmp_path}/s")
+    code, out, err = command("serve", *listen, "--model", *model.split())
+    assert (code, out) == (1, "")
+    assert err == "forcenet-md: error: the model file wrong.pt does not exist.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_log_file_that_cannot_be_opened_is_told(refused, tmp_path):
     words = refused(
         "serve", "--model", LJ, "--listen", f"unix:{tmp_path}/s", "--log-file", "/no/such/log"

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from forcenet_md.engines import leash
+from forcenet_md.engines.ipi_xml import place_of
 from forcenet_md.engines.processes import ProcessError, tool
 
 FAULT_PATIENCE = 10.0  # s for i-PI to end after a traceback; one of its threads may have died alone
+REFUSALS = ("NameError: ", "TypeError: ", "ValueError: ")  # what i-PI says to a wrong input
 END_LIMIT = 25.0  # s that the leash takes at most
 
 
@@ -28,19 +30,42 @@ class IpiOutput:
         self.cause: str | None = None  # why it stopped before its last step
         self.done: str | None = None  # why it has no more to do
         self.last = ""
-        self._in_traceback = False
+        self.refuses_input = False  # the fault is in the XML
+        self._traceback: list[str] = []
         self._at_its_end = False
 
-    def read(self, line: str) -> None:
+    def read(self, line: str) -> list[str]:
+        """The lines to show now.
+
+        A traceback is held until its last line, and not shown where i-PI refuses its input: then
+        it has nothing that the sentence of `IpiProcess.verdict` has not.
+        """
         if line.strip():
             self.last = line.strip()
-        if line.startswith("Traceback (most recent call last)"):
-            self._in_traceback = True
-            self.fault = "a traceback"
-        elif self._in_traceback and re.match(r"[A-Za-z_][\w.]*(: |$)", line):
-            self._in_traceback = False
-            self.fault = line.strip()
-        elif found := re.search(r"SOFTEXIT CALLED FROM THREAD <.*?\)>\s*(.*)", line):
+        if self._traceback or line.startswith("Traceback (most recent call last)"):
+            return self._in_traceback(line)
+        self._outside_traceback(line)
+        return [] if re.match(r"Error parsing \S+ from <", line) else [line]
+
+    def rest(self) -> list[str]:
+        """The lines of a traceback that i-PI did not finish."""
+        held, self._traceback = self._traceback, []
+        return held
+
+    def _in_traceback(self, line: str) -> list[str]:
+        self._traceback.append(line)
+        if not re.match(r"[A-Za-z_][\w.]*(: |$)", line):
+            self.fault = self.fault or "a traceback"
+            return []
+        held = self.rest()
+        self.fault = line.strip()
+        self.refuses_input = self.fault.startswith(REFUSALS) and any(
+            "in load_from_xml" in each for each in held
+        )
+        return [] if self.refuses_input else held
+
+    def _outside_traceback(self, line: str) -> None:
+        if found := re.search(r"SOFTEXIT CALLED FROM THREAD <.*?\)>\s*(.*)", line):
             self._softexit(found[1].removeprefix("@SOFTEXIT:").strip(" ."))
         elif "I-PI reports a problem" in line:
             self.problem = self.done or "i-PI reports a problem"
@@ -70,6 +95,7 @@ class IpiProcess:
         command = [sys.executable, "-I", "-S", leash.__file__]
         command += [sys.executable, str(tool("i-pi")), str(path)]
         self.output = IpiOutput()
+        self._path = path
         self.began = time.time()
         self._relay = relay
         self._ended = ended
@@ -113,13 +139,17 @@ class IpiProcess:
             self.wait(END_LIMIT)
 
     def verdict(self) -> None:
-        """Raises ProcessError with i-PI's own words if it failed."""
+        """Raises ProcessError with i-PI's own words if it failed, and where its input is wrong."""
         code = self._process.returncode
         words = self.output.fault or self.output.problem
         if words is None and code not in (0, None):
             words = self.output.last or "it said nothing"
             if code > 128 or code < 0:
                 words = f"it was killed by {signal.Signals(abs(code) % 128).name}"
+        if self.output.refuses_input and self.output.fault:
+            fault = self.output.fault.partition(": ")[2].rstrip(".")
+            where = place_of(fault, self._path)
+            raise ProcessError(f"i-PI refuses {self._path}{where}: {fault}; mend it there.")
         if words is not None:
             raise ProcessError(f"i-PI failed: {words}.".replace("..", "."))
 
@@ -127,12 +157,14 @@ class IpiProcess:
         timer: threading.Timer | None = None
         with self._lines as lines:
             for line in lines:
-                self.output.read(line.rstrip("\n"))
-                self._relay(line.rstrip("\n"))
+                for shown in self.output.read(line.rstrip("\n")):
+                    self._relay(shown)
                 if self.output.fault and timer is None:
                     timer = threading.Timer(FAULT_PATIENCE, self._ended)
                     timer.daemon = True
                     timer.start()
+        for line in self.output.rest():
+            self._relay(line)
         if timer is not None:
             timer.cancel()
         self._ended()

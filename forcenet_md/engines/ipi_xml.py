@@ -29,6 +29,23 @@ def parse_xml(path: Path) -> ET.Element:
         raise DataError(f"{path} is not text: give the XML input of i-PI.") from None
 
 
+def place_of(fault: str, path: Path) -> str:
+    """ ", line 7" for a fault of i-PI's that names a tag or an attribute of an input; else ""."""
+    name = r"'?([\w-]+)'?"
+    if found := re.match(rf"Tag name {name} is not a recognized", fault):
+        pattern = rf"<{found[1]}\b"
+    elif found := re.match(rf"Attribute name {name} is not a recognized property of {name}", fault):
+        pattern = rf"<{found[2]}\b[^>]*?\s{found[1]}\s*="
+    elif found := re.search(rf"is mandatory .* for the property {name}$", fault):
+        pattern = rf"<{found[1]}\b"
+    else:
+        return ""
+    text = path.read_text("utf-8", errors="replace")
+    lines = sorted({text.count("\n", 0, m.end()) + 1 for m in re.finditer(pattern, text)})
+    words = ", ".join(map(str, lines[:3])) + ("…" if len(lines) > 3 else "")
+    return f", line {words}" if len(lines) == 1 else f", lines {words}" if lines else ""
+
+
 def text_of(element: ET.Element | None) -> str:
     return "" if element is None or element.text is None else element.text.strip()
 
