@@ -33,7 +33,7 @@ from benchmarks.nvt.teacher import SPACING, path_errors, run_teacher
 from forcenet_md.artifact.export import read_card
 from forcenet_md.engines.prepared import DAMP, timestep
 from forcenet_md.errors import ForceNetError
-from forcenet_md.evaluation.report import write_text
+from forcenet_md.force_error import times_worse
 from forcenet_md.inference.load import model_path
 from forcenet_md.simulation.observables import element_temperatures
 from forcenet_md.simulation.plots import (
@@ -41,6 +41,7 @@ from forcenet_md.simulation.plots import (
     plot_pair_distributions,
     plot_temperatures,
 )
+from forcenet_md.writing import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,7 +106,7 @@ def figures_of(
         **_described(run),
         "path": path,
         "test": test if "force_mae" in test else None,
-        "ratio": path["force_mae"] / test["force_mae"] if path and test.get("force_mae") else None,
+        "ratio": times_worse(path, test) if path and test.get("force_mae") else None,
         "reference": compared,
         "r_max": figures.R_MAX,
         "hardware": hardware(),

@@ -13,7 +13,7 @@ from ase.io import read
 
 from forcenet_md.data.frames import read_frames
 from forcenet_md.errors import DataError
-from forcenet_md.evaluation.report import write_text
+from forcenet_md.writing import write_text
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from forcenet_md.distill.rounds import LIMIT
+
 TOLERANCE, ENOUGH_ATOMS = 0.02, 500  # of temperatures, and from how many atoms on it is asked for
-LIMIT = 1.5  # of the error along the path to the test error
 
 Result = dict[str, Any]
 
@@ -71,8 +72,8 @@ def _path(r: Result) -> Iterator[str]:
         return
     wanted = f"at most {LIMIT} is wanted" if ratio <= LIMIT else f"more than the {LIMIT} wanted"
     yield (
-        f"Test error on the card: {test['force_mae']:.4f} eV/Å, {test['relative']:.1%}. Ratio of"
-        f" the two in eV/Å: {ratio:.2f} ({wanted})."
+        f"Test error on the card: {test['force_mae']:.4f} eV/Å, {test['relative']:.1%}. Ratio,"
+        f" the larger of those in eV/Å and of shares: {ratio:.2f} ({wanted})."
     )
 
 

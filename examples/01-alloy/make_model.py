@@ -18,12 +18,12 @@ from pathlib import Path
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import read_frames
 from forcenet_md.data.visiting import path_errors
+from forcenet_md.distill.rounds import LIMIT
 from forcenet_md.force_error import times_worse
 
 HERE = Path(__file__).resolve().parent
 SEED = 11
 MIN_ROUNDS, MAX_ROUNDS = 1, 4
-LIMIT = 1.5
 TRAIN_ON = (
     "training.steps=80000",
     "training.learning_rate=1e-3",
