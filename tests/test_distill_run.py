@@ -1,13 +1,15 @@
-"""A whole distillation, killed twice on its way and gone on with by the same command."""
+"""A whole distillation, killed wherever it is and gone on with by the same command."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,24 +30,28 @@ from forcenet_md.distill.files import Files, read_some
 from forcenet_md.distill.plan import PATHS, Plan, Run
 from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.visit import nearest_pair
+from forcenet_md.distill.visit_job import main as visit_some
 
 BUDGET = 60.0  # s
 
 
-def command(budget: float = BUDGET) -> list[str]:
-    words = f"cu.extxyz --teacher emt --temperature 300-900 --budget {budget}s --out out"
+def command(
+    *more: str, teacher: str = "emt", budget: float = BUDGET, steps: int = 400
+) -> list[str]:
+    words = f"cu.extxyz --teacher {teacher} --temperature 300-900 --budget {budget}s --out out"
     words += " --config tiny --atoms 4 --timestep 4 --floor"
-    words += " model.hidden=16 model.cutoff=4.5 model.n_radial=4 training.steps=400"
-    return [sys.executable, "-m", "forcenet_md", "distill", *words.split()]
+    words += f" model.hidden=16 model.cutoff=4.5 model.n_radial=4 training.steps={steps}"
+    return [sys.executable, "-m", "forcenet_md", "distill", *words.split(), *more]
 
 
 def killed_when(
-    folder: Path, there: Callable[[], bool], number: int, budget: float = BUDGET
+    folder: Path, there: Callable[[], bool], number: int, words: list[str] | None = None
 ) -> str:
-    """Run until something is there, then send a signal; what the command said."""
+    """Run until something is there, then send a signal and wait until all that it started is
+    gone; what the command said."""
     path = folder / "said.txt"
     with path.open("w") as said:
-        process = subprocess.Popen(command(budget), cwd=folder, stderr=said)
+        process = subprocess.Popen(words or command(), cwd=folder, stderr=said)
     try:
         begun = time.monotonic()
         while not there():
@@ -57,12 +63,16 @@ def killed_when(
     finally:
         process.kill()
         process.wait()
+    begun = time.monotonic()
+    while running := programs_in(folder):
+        assert time.monotonic() < begun + PATIENCE, running
+        time.sleep(0.1)
     return path.read_text()
 
 
-def whole(folder: Path, budget: float = BUDGET) -> str:
+def whole(folder: Path, words: list[str] | None = None) -> str:
     done = subprocess.run(
-        command(budget), cwd=folder, capture_output=True, text=True, timeout=5 * PATIENCE
+        words or command(), cwd=folder, capture_output=True, text=True, timeout=5 * PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -141,6 +151,87 @@ def test_a_distillation_is_killed_and_goes_on_and_ends_with_a_model(tmp_path: Pa
     assert "round" not in said
 
 
+GATED = """
+import time, zlib
+from pathlib import Path
+from ase.calculators.emt import EMT
+
+HERE = Path(__file__).parent
+
+class Gated(EMT):
+    \"\"\"Notes which frames of rounds it is given; the fourth waits where there is a gate.\"\"\"
+
+    def calculate(self, atoms, *rest):
+        super().calculate(atoms, *rest)
+        if not (HERE / "out" / "round-0" / "visited.extxyz").exists():
+            return
+        asked = HERE / "asked.txt"
+        with asked.open("a") as file:
+            file.write(f"{zlib.crc32(atoms.positions.tobytes())}\\n")
+        while (HERE / "gate").exists() and len(asked.read_text().split()) > 3:
+            time.sleep(0.05)
+"""
+
+
+@pytest.mark.slow
+def test_a_distillation_killed_in_its_own_dynamics_and_its_labels_does_no_work_twice(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "gated.py").write_text(GATED)
+    write_frames(tmp_path / "cu.extxyz", [bulk("Cu", cubic=True)])
+    out = tmp_path / "out"
+    this = Files(out).round(0)
+    words = command("--members", "1", "--error", "1", teacher="gated:Gated", steps=50)
+
+    killed_when(tmp_path, this.path(1).is_file, signal.SIGKILL, words)
+    assert not this.path(5).is_file()
+    before = contents(out)
+    assert {"test.extxyz", "watched.extxyz", "member-0.pt", "path-0.extxyz"} <= names(before)
+
+    (tmp_path / "gate").touch()
+    part = this.folder / "visited-labelled.part"
+    asked = tmp_path / "asked.txt"
+    killed_when(
+        tmp_path, lambda: asked.is_file() and len(asked.read_text().split()) > 3,
+        signal.SIGKILL, words,
+    )  # fmt: skip
+    (tmp_path / "gate").unlink()
+    assert part.read_text().count('"frame": ') == 3
+    assert contents(out).items() >= before.items()
+    before = contents(out)
+    assert {"visited.extxyz", "path-5.extxyz"} <= names(before)
+
+    said = whole(tmp_path, words)
+    assert contents(out).items() >= before.items()
+    assert "round 0: training" not in said
+    visited, labelled = read(this.visited, ":"), read(this.labelled, ":")
+    assert [len(visited), len(visited)] == [len(labelled), this.result()["labelled"]]
+    for one, other in zip(visited, labelled, strict=True):
+        assert one.positions == pytest.approx(other.positions, abs=1e-9)
+    # Of the frames of all rounds one alone was asked about twice: that of the kill.
+    times = Counter(asked.read_text().split())
+    assert len(times) == sum(len(read(one.visited, ":")) for one in Files(out).rounds())
+    assert sorted(times.values(), reverse=True)[:2] == [2, 1]
+
+    # A path of the second sitting is what the first would have made.
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    again = Files(copy).round(0).path(5)
+    again.unlink()
+    visit_some(copy, 0, [5])
+    assert again.read_bytes() == this.path(5).read_bytes()
+
+
+def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    """What is whole: frames and models, and when they were written."""
+    found = [*folder.rglob("*.extxyz"), *folder.glob("round-*/*.pt")]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+def names(found: dict[Path, tuple[bytes, int]]) -> set[str]:
+    return {path.name for path in found}
+
+
 def assert_runs_nvt(model: Path, atoms: Atoms) -> None:
     calculator = ForceNetCalculator(str(model))
     frames = list(follow(atoms, calculator, Visit(300.0, time_ps=1.0, timestep_fs=4.0), seed=1))
@@ -196,14 +287,12 @@ def test_a_teacher_that_crashes_ends_its_trajectory_alone(
 @pytest.mark.slow
 def test_no_program_outlives_a_distillation_that_is_killed(tmp_path: Path) -> None:
     write_frames(tmp_path / "cu.extxyz", [bulk("Cu", cubic=True)])
-    killed_when(tmp_path, (tmp_path / "out" / "explore" / "log.txt").is_file, signal.SIGKILL, 3600)
-    begun = time.monotonic()
-    while running := programs_in(str(tmp_path / "out"), tmp_path):
-        assert time.monotonic() < begun + PATIENCE, running
-        time.sleep(0.1)
+    log = tmp_path / "out" / "explore" / "log.txt"
+    killed_when(tmp_path, log.is_file, signal.SIGKILL, command(budget=3600))
 
 
-def programs_in(folder: str, cwd: Path) -> list[str]:
+def programs_in(cwd: Path) -> list[str]:
+    """Those that run in a folder."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
