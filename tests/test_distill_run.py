@@ -204,6 +204,9 @@ def test_a_distillation_killed_in_its_own_dynamics_and_its_labels_does_no_work_t
     said = whole(tmp_path, words)
     assert contents(out).items() >= before.items()
     assert "round 0: training" not in said
+    n_watched = len(read(Files(out).watched, ":"))
+    trained = (this.folder / "member-0.log").read_text()
+    assert f" training and {n_watched} validation frames" in trained
     visited, labelled = read(this.visited, ":"), read(this.labelled, ":")
     assert [len(visited), len(visited)] == [len(labelled), this.result()["labelled"]]
     for one, other in zip(visited, labelled, strict=True):

@@ -56,6 +56,7 @@ def plot_rounds(path: Path, rounds: Sequence[dict[str, Any]], limit: float) -> N
     x = np.array([r["round"] for r in rounds])
     test = np.array([r["test"]["force_mae"] for r in rounds])
     path_errors = np.array([r["path"]["force_mae"] if r["path"] else 0.0 for r in rounds])
+    # Not always limit × test error: the ratio may be one of shares of the mean force.
     allowed = [limit * e / r["ratio"] for e, r in zip(path_errors, rounds, strict=True) if e]
     reached = x[path_errors > 0.0]
     axes.bar(x - 0.2, test, 0.35, color="0.3", label="test")

@@ -54,7 +54,7 @@ def train(work: Work, plan: Plan, this: Round, seconds: float) -> None:
 
 def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) -> list[str]:
     settings, files = work.settings, work.files
-    given = [str(path) for path in files.training_files(this.number)]
+    learned = [str(path) for path in files.training_files(this.number)]
     watched = [] if is_empty(files.watched) else [str(files.watched)]
     command = [
         "train",
@@ -62,9 +62,9 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
         f"folder={json.dumps(str(this.training(member)))}",
         f"output={json.dumps(str(this.model(member)))}",
         f"seed={settings.seed + 100 * this.number + member}",
-        f"data.train={json.dumps(given)}",
+        f"data.train={json.dumps(learned)}",
         f"data.validation={json.dumps(watched)}",
-        "data.validation_fraction=0",
+        "data.validation_fraction=0",  # nor any other frame, where there are too few to watch
         f"data.test={json.dumps(str(files.test))}",
         # Watched to be shown. Few frames of dynamics would choose weights from before what is new
         # was learned; the rate ends near zero, so the last weights are those to keep.
