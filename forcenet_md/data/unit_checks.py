@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import vesin
 from ase import Atoms, units
 from ase.data import covalent_radii
 from numpy.typing import NDArray
@@ -227,6 +226,8 @@ def nearest_ratio(frame: Labelled, reaches: Sequence[float]) -> float:
 def _pairs(frame: Labelled, reach: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Atoms (a, b) within reach Å of each other and their distances."""
     if frame.pbc.all() and len(frame.numbers) <= SMALL:  # most frames; there may be millions
+        import vesin  # imports torch
+
         searcher = vesin.NeighborList(cutoff=reach, full_list=False, sorted=False, n_threads=1)
         a, b, length = searcher.compute(frame.positions, frame.cell, frame.pbc, "ijd")
         return a, b, length
