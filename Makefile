@@ -5,14 +5,15 @@ BIN := .venv/bin
 # torch spins when threads share cores; one thread per process unless said otherwise.
 export OMP_NUM_THREADS ?= 1
 
-# Tests run two at a time: many of them wait for processes to start and end.
+# Tests run two at a time: many of them wait for processes to start and end. The fast ones go by
+# file, so that the server that a file's tests share is started once.
 .PHONY: demo test long lint clean
 
 demo: .venv/ready
 	$(BIN)/forcenet-md demo
 
 test: .venv/ready
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 long: .venv/ready
 	$(BIN)/pytest -n 2 -m slow

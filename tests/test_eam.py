@@ -101,7 +101,10 @@ def test_embedding_is_continuous_where_its_branches_meet() -> None:
             assert above == pytest.approx(below, abs=1e-5)
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize(
+    "element",
+    [e if e in ("Cu", "Au") else pytest.param(e, marks=pytest.mark.slow) for e in ELEMENTS],
+)
 def test_forces_are_smooth_enough_to_learn(teacher: LammpsTeacher, element: str) -> None:
     """One atom along a line in 61 steps of 0.01 Å: second over first differences of its force.
 

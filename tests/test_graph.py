@@ -173,7 +173,7 @@ def drift(steps: int, compare_every: int, n: int, skin: float) -> None:
 
 
 def test_drifting_atoms_keep_the_exact_edges() -> None:
-    drift(steps=10_000, compare_every=23, n=2, skin=0.5)
+    drift(steps=3000, compare_every=23, n=2, skin=0.5)
 
 
 @pytest.mark.slow

@@ -140,6 +140,27 @@ def test_a_process_that_crashes_is_said(tmp_path: Path) -> None:
         label_all([crystal(0)], snippet, ["Cu", "Au"])
 
 
+def test_nothing_imports_torch_before_it_has_a_network() -> None:
+    """Seconds and memory of every labelling process, and of a server of an ASE calculator."""
+    code = (
+        "import sys; from ase.build import bulk; from serving import LJ, AseEvaluator;"
+        "import forcenet_md.server.run, forcenet_md.data.label_run;"
+        "from forcenet_md.data.label_worker import label_one;"
+        "from forcenet_md.data.teachers import AseTeacher;"
+        "assert label_one(AseTeacher('emt'), bulk('Cu', cubic=True))[0] == 'done';"
+        "AseEvaluator(LJ).warm_up();"
+        "print([m for m in ('torch', 'torch_geometric', 'lightning') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_structures_that_nothing_can_label_are_refused() -> None:
     twice, lost, image = crystal(0), crystal(0), crystal(0)
     twice.positions[7] = twice.positions[3]
@@ -156,7 +177,7 @@ def test_structures_that_nothing_can_label_are_refused() -> None:
     check_structure(crystal(0))
 
 
-@pytest.mark.parametrize("teacher", ["emt", "zhou2004"])
+@pytest.mark.parametrize("teacher", ["emt", pytest.param("zhou2004", marks=pytest.mark.slow)])
 def test_a_frame_that_cannot_be_labelled_is_named(teacher: str) -> None:
     bad = crystal(0)
     bad.positions[7] = bad.positions[3]

@@ -107,7 +107,7 @@ class Comparison:
         return native.thermo()
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nve_nvt_npt_and_minimize_give_the_native_thermo(
     ranks: int, lj: str, tmp_path: Path
 ) -> None:

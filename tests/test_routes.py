@@ -105,8 +105,17 @@ def assert_spread(done: Run, folder: Path, expected: np.ndarray, accuracy: float
     assert done.thermo()[0].tolist() == [[0.0, pytest.approx(spread.max(), rel=1e-12)]]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-@pytest.mark.parametrize("boundary", ["p p p", "p p f"])
+@pytest.mark.parametrize(
+    ("boundary", "ranks"),
+    [
+        ("p p p", 1),
+        ("p p p", 2),
+        ("p p p", 3),
+        ("p p f", 3),
+        pytest.param("p p f", 1, marks=pytest.mark.slow),
+        pytest.param("p p f", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_lammps_equals_ase(served: Path, tmp_path: Path, ranks: int, boundary: str) -> None:
     atoms = alloy(slab=boundary == "p p f")
     write_data(atoms, tmp_path)

@@ -424,7 +424,9 @@ def test_devices_that_are_not_there_are_said(
         trainer_of(tmp_path, labelled, override)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize(
+    "precision", ["bf16-mixed", pytest.param("32-true", marks=pytest.mark.slow)]
+)
 def test_the_loss_falls_in_each_precision(labelled: Path, tmp_path: Path, precision: str) -> None:
     trainer = trainer_of(
         tmp_path, labelled, f"training.precision={precision}", "training.steps=60",
