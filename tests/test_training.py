@@ -179,7 +179,11 @@ EVERYTHING = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [(), EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize(
+    "options",
+    [(), EVERYTHING, ("training.optimizer=muon", "training.weight_decay=0.01")],
+    ids=["plain", "everything", "muon"],
+)
 def test_a_resumed_run_has_identical_weights(
     labelled: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -201,7 +205,7 @@ def test_a_resumed_run_has_identical_weights(
     assert_same_weights(second.model, whole.model)
     assert_same_weights(second.average, whole.average)
     assert (second.best, second.since_best) == (whole.best, whole.since_best)
-    if options:
+    if options is EVERYTHING:
         ours, theirs = (load_checkpoint(t.config.best_checkpoint) for t in (second, whole))
         assert ours["step"] == theirs["step"]
 
@@ -210,6 +214,7 @@ def test_a_checkpoint_of_another_run_is_refused(labelled: Path, tmp_path: Path) 
     trainer_of(tmp_path, labelled, "training.steps=2").run()
     for override, sentence in (
         ("seed=2", "with seed 1, this run has 2"),
+        ("training.optimizer=muon", "with optimizer adam, this run has muon"),
         ("data.validation_fraction=0.3", "with number of training frames 12, this run has"),
         ("model.hidden=8", r"other settings of the model \(hidden\)"),
     ):

@@ -118,6 +118,7 @@ class TrainingConfig(_Section):
     steps, epochs, seconds: the budget; give one
     batch: frames of a step, on all processes together; or
     batch_edges: frames are taken until they have so many edges
+    optimizer: adam, adamw, or muon: Muon for matrices and AdamW for the rest, at one rate
     schedule: of the learning rate over the budget (training/schedule.py)
     warmup: share of the budget in which the learning rate grows to its value
     average: decay of the weight average that is validated and exported
@@ -136,7 +137,7 @@ class TrainingConfig(_Section):
     epochs: float | None = Field(default=None, gt=0.0)
     batch: int | None = Field(default=None, gt=0)
     batch_edges: int | None = Field(default=None, gt=0)
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0.0)
     learning_rate: float = Field(default=2e-3, gt=0.0)
     final_learning_rate: float = Field(default=5e-5, ge=0.0)
@@ -166,7 +167,7 @@ class TrainingConfig(_Section):
         if self.batch is None and self.batch_edges is None:
             self.batch = 2
         if self.weight_decay > 0.0 and self.optimizer == "adam":
-            raise ValueError("weight_decay needs optimizer: adamw")
+            raise ValueError("weight_decay needs optimizer: adamw or muon")
         return self
 
 

@@ -26,6 +26,7 @@ from forcenet_md.training.loss import atom_errors, without_net_force
 from forcenet_md.training.metrics import frame_errors
 from forcenet_md.training.network import Network, freeze_idle
 from forcenet_md.training.norm import join_batch_norms
+from forcenet_md.training.optimizer import make_optimizer
 from forcenet_md.training.run_state import resume_run, save_best, save_run
 from forcenet_md.training.schedule import learning_rate
 from forcenet_md.training.start import Start, check_settings, read_start
@@ -97,9 +98,7 @@ class Trainer:
         """Everything that holds no state of the run."""
         config, training = self.config, self.config.training
         join_batch_norms(self.model)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(trained, lr=training.learning_rate, weight_decay=training.weight_decay)
+        optimizer = make_optimizer(self.model, training)
         remove = config.data.remove_net_force
         self.network, self.optimizer = self.fabric.setup(Network(self.model, remove), optimizer)
         self.watched = Network(self.average.to(self.fabric.device), remove)

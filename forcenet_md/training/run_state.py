@@ -42,6 +42,7 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
             "step": trainer.step,
             "earlier_steps": trainer.earlier_steps,
             "seed": trainer.config.seed,
+            "optimizer_kind": trainer.config.training.optimizer,
             "n_frames": len(trainer.data.train),
             "n_validation": len(trainer.data.validation),
         }
@@ -53,11 +54,12 @@ def resume_run(trainer: Trainer) -> None:
     state = load_checkpoint(trainer.checkpoint)
     for key, ours, name in (
         ("seed", trainer.config.seed, "seed"),
+        ("optimizer_kind", trainer.config.training.optimizer, "optimizer"),
         ("n_frames", len(trainer.data.train), "number of training frames"),
         # Errors on other frames are no better or worse than the best so far.
         ("n_validation", len(trainer.data.validation), "number of validation frames"),
     ):
-        # Checkpoints from before data.validation lack it: their training frames tell the split.
+        # Older checkpoints lack some of them.
         if state.get(key, ours) != ours:
             raise DataError(
                 f"{trainer.checkpoint} was trained with {name} {state[key]}, this run has {ours}:"

@@ -1,0 +1,66 @@
+"""The optimiser of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from forcenet_md.training.config import TrainingConfig
+
+SMALLEST = 16  # rows and columns of a matrix that Muon is for
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """Over the parameters that are trained."""
+    rate, decay = config.learning_rate, config.weight_decay
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "adam":
+        return torch.optim.Adam(trained, lr=rate)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
+    linear = (m for m in model.modules() if isinstance(m, nn.Linear))
+    matrices = [m.weight for m in linear if min(m.weight.shape) >= SMALLEST]
+    matrices = [w for w in matrices if w.requires_grad]
+    return MuonAndAdam(matrices, trained, rate, decay)
+
+
+class MuonAndAdam(Optimizer):
+    """Muon for the matrices of Linear layers, AdamW for all other parameters.
+
+    Muon (K. Jordan and others, 2024; J. Liu and others, arXiv 2502.16982) replaces the momentum of
+    a matrix by the nearest orthogonal one, so that all its directions learn equally fast; as there,
+    updates have the size of Adam's, and one learning rate serves both.
+
+    matrices: [rows, columns] each; trained: all parameters, with the matrices
+    """
+
+    def __init__(
+        self, matrices: Sequence[Tensor], trained: Sequence[Tensor], rate: float, decay: float
+    ) -> None:
+        inside = {id(p) for p in matrices}
+        others = [p for p in trained if id(p) not in inside]
+        self.parts: tuple[Optimizer, ...] = (
+            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=rate, weight_decay=decay),
+        )
+        super().__init__(trained, {})
+        # The groups of the parts, so that a rate that is set here is theirs.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
