@@ -74,9 +74,10 @@ def distill(
 
     The same command goes on after a stop; with a larger --budget also after its end.
     """
+    from forcenet_md.data.compiling import sha256
     from forcenet_md.distill.explore import read_start
     from forcenet_md.distill.run import distill as run
-    from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures, sha256
+    from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures
     from forcenet_md.engines.prepared import timestep as usual_timestep
     from forcenet_md.training.config_file import load_config
     from forcenet_md.writing import plain_name

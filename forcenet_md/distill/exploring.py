@@ -68,7 +68,7 @@ def screened(work: Work, plan: Plan, start: Atoms) -> list[dict[str, object]]:
     """What is known of the teacher's smoothness; a rough one is warned of."""
     path = work.files.screening
     if not path.is_file():
-        found = _screen(work.settings, plan, start, work)
+        found = _screen(work, plan, start)
         write_text(path, json.dumps(found, indent=1))
         for warning in warnings(work.settings.teacher, found):
             work.say(f"warning: {warning}")
@@ -86,8 +86,9 @@ def warnings(teacher: str, lines: Sequence[dict[str, object]]) -> list[str]:
     ]
 
 
-def _screen(settings: Settings, plan: Plan, start: Atoms, work: Work) -> list[dict[str, object]]:
+def _screen(work: Work, plan: Plan, start: Atoms) -> list[dict[str, object]]:
     """One line for each element, two where there is time."""
+    settings = work.settings
     n_elements = len(set(start.get_chemical_symbols()))
     affordable = SCREENING * settings.budget * settings.workers / plan.seconds_per_call
     per_element = 2 if 2 * n_elements * POINTS < affordable else 1

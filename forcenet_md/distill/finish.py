@@ -19,14 +19,13 @@ from forcenet_md.distill.work import Work
 @dataclass(frozen=True)
 class Result:
     """model, report: files; others: of the committee; good: the criterion holds; verdict: one
-    sentence on it; card: the model's"""
+    sentence on it"""
 
     model: Path
     others: list[Path]
     report: Path
     good: bool
     verdict: str
-    card: Card
 
 
 def finish(work: Work, plan: Plan, screening: Sequence[dict[str, Any]]) -> Result:
@@ -36,13 +35,12 @@ def finish(work: Work, plan: Plan, screening: Sequence[dict[str, Any]]) -> Resul
     verdict = judgement(figures, work.settings.error)
     rough = warnings(work.settings.teacher, screening)
     card = write_model(this.model(figures["best"]), work.files.model, figures, [verdict, *rough])
-    others = [k for k in range(work.settings.members) if k != figures["best"]]
-    for place, k in enumerate(others, 2):
-        write_model(this.model(k), work.files.other_model(place), None, rough)
+    members = [k for k in range(work.settings.members) if k != figures["best"]]
+    others = [work.files.other_model(place) for place in range(2, 2 + len(members))]
+    for k, path in zip(members, others, strict=True):
+        write_model(this.model(k), path, None, rough)
     story = Story(work, plan, screening, [f for _, f in rounds], this, verdict, card)
-    report = write_report(story)
-    names = [work.files.other_model(place) for place in range(2, 2 + len(others))]
-    return Result(work.files.model, names, report, good(figures), verdict, card)
+    return Result(work.files.model, others, write_report(story), good(figures), verdict)
 
 
 def _rank(figures: dict[str, Any]) -> tuple[int, float]:

@@ -148,8 +148,7 @@ def judge(work: Work, this: Round) -> dict[str, Any]:
     chosen = VisitPlan.read(this.visit_plan)
     visited = [frame for k in range(PATHS) for frame in read_some(this.path(k))]
     if visited:
-        given = this.visited
-        work.label(f"round {this.number}: labels", visited, given, this.labelled)
+        work.label(f"round {this.number}: labels", visited, this.visited, this.labelled)
     else:
         write_frames(this.labelled, [])
     labelled = read_some(this.labelled)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -87,11 +86,6 @@ class Settings(BaseModel):
             f"{folder} holds a distillation by another version of forcenet-md: end it with that"
             " one, or give another --out."
         )
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_budget(text: str) -> float:

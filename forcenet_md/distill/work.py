@@ -35,17 +35,17 @@ class Work:
         self.tell(f"[{words(self.clock.used)} of {words(self.clock.budget)}] {text}")
 
     def share(
-        self, what: str, module: str, given: tuple[str, ...], pieces: dict[str, Path]
+        self, what: str, module: str, arguments: tuple[str, ...], pieces: dict[str, Path]
     ) -> None:
         """Do pieces of work that are not done yet in as many programs as there are workers.
 
-        Each is `python -m module *given *numbers`. pieces: number and the file that is then there
+        Each is `python -m module *arguments *numbers`. pieces: number and the file that is then there
         """
         left = [number for number, path in pieces.items() if not path.is_file()]
         n = min(self.settings.workers, len(left))
         shares = [tuple(left[k::n]) for k in range(n)]
         log = next(iter(pieces.values())).with_name("log.txt")
-        jobs = [Job(what, module, (*given, *numbers), log) for numbers in shares]
+        jobs = [Job(what, module, (*arguments, *numbers), log) for numbers in shares]
         self.run(what, jobs, [pieces[number] for number in left])
 
     def run(self, what: str, jobs: Sequence[Job], pieces: Sequence[Path]) -> None:
@@ -65,17 +65,17 @@ class Work:
 
         run_jobs(jobs, self.settings.workers, tick, [self.lock])
 
-    def label(self, what: str, frames: Sequence[Atoms], given: Path, out: Path) -> None:
+    def label(self, what: str, frames: Sequence[Atoms], kept: Path, out: Path) -> None:
         """Labelled copies of frames into `out`, which has none where the teacher fails on all.
 
-        given: where the frames are kept, so that a stopped labelling goes on
+        kept: where the frames themselves are, so that a stopped labelling goes on
         """
         if out.is_file():
             return
-        if not given.is_file():
-            write_frames(given, frames)
+        if not kept.is_file():
+            write_frames(kept, frames)
         settings = self.settings
-        run = LabelRun(frames, given, settings.teacher, settings.elements, out, resume=True)
+        run = LabelRun(frames, kept, settings.teacher, settings.elements, out, resume=True)
         with run.part:
             teller = Teller(self, what, run.n_left, every=SAY_EVERY)
             with closing(run.label(settings.workers)) as outcomes:
