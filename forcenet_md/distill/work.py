@@ -39,7 +39,8 @@ class Work:
     ) -> None:
         """Do pieces of work that are not done yet in as many programs as there are workers.
 
-        Each is `python -m module *arguments *numbers`. pieces: number and the file that is then there
+        Each is `python -m module *arguments *numbers`.
+        pieces: number and the file that is then there
         """
         left = [number for number, path in pieces.items() if not path.is_file()]
         n = min(self.settings.workers, len(left))
