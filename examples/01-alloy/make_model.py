@@ -25,8 +25,8 @@ HERE = Path(__file__).resolve().parent
 SEED = 11
 MIN_ROUNDS, MAX_ROUNDS = 1, 4
 TRAIN_ON = (
-    "training.steps=80000",
-    "training.learning_rate=1e-3",
+    "training.steps=12000",
+    "training.learning_rate=1.5e-3",
     "training.final_learning_rate=2e-5",
 )
 
