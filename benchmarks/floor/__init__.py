@@ -1,0 +1,1 @@
+"""What the repulsive pair floor does for the stability of dynamics."""

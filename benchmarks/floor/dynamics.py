@@ -1,0 +1,90 @@
+"""Dynamics of a network until it leaves physics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator
+from ase.md.langevin import Langevin
+
+from forcenet_md import ForceNetCalculator
+from forcenet_md.errors import ForceNetError
+from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.system import System
+
+LOOK_EVERY = 5  # steps
+TIMESTEP = 0.002  # ps
+NEAREST, LARGEST, HOTTEST = 1.4, 200.0, 2.0  # Å, eV/Å, times the thermostat's temperature
+
+
+def run(
+    start: Atoms, model: Path, teacher: Calculator, temperature: int, ps: float, seed: int
+) -> dict[str, Any]:
+    """How long it lasted (ps), why it ended ("" if it did not), the nearest pair before that (Å),
+    and the error of the forces on the way, every tenth of a ps (mean over components, eV/Å)."""
+    calculator = ForceNetCalculator(str(model))
+    lasted, why, nearest = 0.0, "", np.inf
+    errors: list[float] = []
+    for lasted, atoms, failed in dynamics(start, calculator, temperature, ps, seed):
+        why = failed or why_not(atoms, temperature)
+        if why:
+            break
+        nearest = min(nearest, shortest(atoms))
+        if round(lasted / TIMESTEP) % 50 == 0:
+            label = atoms.copy()
+            label.calc = teacher
+            errors.append(float(np.abs(atoms.get_forces() - label.get_forces()).mean()))
+    return {
+        "ps": lasted,
+        "why": why,
+        "nearest": float(nearest) if np.isfinite(nearest) else None,
+        "error": fmean(errors) if errors else None,
+    }
+
+
+def dynamics(
+    start: Atoms, calculator: Calculator, temperature: int, ps: float, seed: int
+) -> Iterator[tuple[float, Atoms, str]]:
+    """(ps, atoms, "") every few steps; the words of the calculator where it fails."""
+    rng = np.random.default_rng([seed, temperature])
+    atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=True)
+    atoms.calc = calculator
+    width = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
+    integrator = Langevin(
+        atoms,
+        1000.0 * TIMESTEP * units.fs,
+        temperature_K=temperature,
+        friction=1.0 / (100.0 * units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+    for k in range(1, round(ps / (TIMESTEP * LOOK_EVERY)) + 1):
+        failed = ""
+        try:
+            integrator.run(LOOK_EVERY)
+        except (ForceNetError, ValueError, FloatingPointError) as error:
+            failed = str(error)
+        yield k * LOOK_EVERY * TIMESTEP, atoms, failed
+
+
+def why_not(atoms: Atoms, temperature: int) -> str:
+    """Why this is no physics any more; "" where it is."""
+    if (near := shortest(atoms)) < NEAREST:
+        return f"a pair at {near:.2f} Å"
+    if not (force := float(np.linalg.norm(atoms.get_forces(), axis=1).max())) < LARGEST:
+        return f"a force of {force:.0f} eV/Å"
+    if not (kelvin := atoms.get_temperature()) < HOTTEST * temperature:
+        return f"at {kelvin:.0f} K"
+    return ""
+
+
+def shortest(atoms: Atoms) -> float:
+    """Å; of pairs up to 4 Å."""
+    vectors = build_edges(System.from_ase(atoms), 4.0).vector
+    return float(np.linalg.norm(vectors, axis=1).min(initial=np.inf))
