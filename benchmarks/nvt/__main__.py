@@ -45,15 +45,17 @@ from forcenet_md.writing import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: the run came to its end, whatever was found; 1: it stopped, or a fault."""
+    """0: the run came to its end, whatever was found; 1: it stopped, or a fault; 130: Ctrl-C."""
     given = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server and LAMMPS end too
     try:
         with claimed(given.out):
             result = compare(given)
     except ForceNetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from the last whole segment", file=sys.stderr)
+        return 130
     return 1 if result["stopped"] else 0
 
 
@@ -191,4 +193,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server and LAMMPS end too
     sys.exit(main())

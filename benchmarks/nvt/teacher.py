@@ -20,6 +20,7 @@ from forcenet_md.data.frames import write_frames
 from forcenet_md.data.workers import Crew
 from forcenet_md.distill.teacher_calculator import TeacherCalculator
 from forcenet_md.engines.prepared import DAMP
+from forcenet_md.errors import DataError
 
 SPACING = 0.1  # ps between frames
 SEGMENT = 10  # frames: what is lost when the run is cut
@@ -126,7 +127,8 @@ def path_errors(
 
 
 def command(*words: object) -> None:
-    """A command of ours, with its words on standard error."""
+    """A command of ours, with its words on standard error. Raises DataError if it fails."""
     program = [sys.executable, "-m", "forcenet_md", *(str(word) for word in words)]
     print("$ forcenet-md", *program[3:], flush=True)
-    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    if subprocess.run(program, stdout=subprocess.DEVNULL).returncode != 0:
+        raise DataError(f"forcenet-md {words[0]} failed: mend what it said above, and go on.")
