@@ -2,7 +2,7 @@
 
     python -m benchmarks.floor --out FOLDER --table benchmarks/results/floor.md
 
-from the root of the repository; about a quarter of an hour of one core. For every seed a few frames
+from the root of the repository; some minutes of a quiet core. For every seed a few frames
 of a Cu–Au crystal at 600 K, labelled by zhou2004, train two tiny networks that differ by the floor
 alone. Both then run Langevin dynamics (0.1 ps) from the same structure and velocities at higher
 temperatures, until they leave physics (floor/dynamics.py says when) or the time is over. What is
