@@ -61,7 +61,7 @@ def plot_rounds(path: Path, rounds: Sequence[dict[str, Any]], limit: float) -> N
     reached = x[path_errors > 0.0]
     axes.bar(x - 0.2, test, 0.35, color="0.3", label="test")
     axes.bar(x + 0.2, path_errors, 0.35, color="crimson", label="own paths")
-    label = f"{limit} × test"
+    label = f"ratio of {limit}"
     axes.hlines(allowed, reached, reached + 0.4, color="black", ls="--", lw=1.2, label=label)
     axes.set(xlabel="round", ylabel="error (eV/Å)", xticks=x, xlim=(-0.6, x.max() + 1.4))
     axes.legend(fontsize=8, frameon=False)
