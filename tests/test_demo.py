@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk
 from ase.io import read
-from serving import COMMAND
+from serving import COMMAND, PATIENCE
 
 from forcenet_md.engines.processes import ProcessError, run_ipi, run_lammps, serving
 from forcenet_md.errors import DataError
@@ -240,3 +241,37 @@ def test_lammps_reports_its_steps(tmp_path: Path) -> None:
     assert run.steps == 20
     assert run.steps_per_second > 0
     assert not [p for p in os.listdir(tmp_path) if p not in ("in.lammps", "in.log")]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from forcenet_md.engines.processes import serving
+folder = Path(sys.argv[1])
+with serving("ase:lj,sigma=2.5", f"unix:{folder}/s.sock", folder / "log"):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_server_ends_where_its_caller_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        server = children(holder.pid)
+        assert len(server) == 2  # the leash and what it holds
+        holder.kill()
+    end = time.monotonic() + PATIENCE
+    while any(alive(pid) for pid in server):
+        assert time.monotonic() < end, "the server is still there"
+        time.sleep(0.05)

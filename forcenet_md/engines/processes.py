@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forcenet_md.engines import leash
 from forcenet_md.errors import ForceNetError
 
 START_LIMIT = 120.0  # s for a server to load its model
-END_LIMIT = 15.0  # s for a server to finish its last request
+END_LIMIT = 20.0  # s for a server to end; the leash kills it before
 
 
 class ProcessError(ForceNetError):
@@ -41,15 +42,8 @@ def serving(model: str, address: str, log: Path, *options: str) -> Iterator[None
 
     Raises ProcessError with the server's own words if it ends before it is ready.
     """
-    command = [sys.executable, "-m", "forcenet_md", "serve", "--model", model]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*command, "--listen", address, "--threads", "1", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-        )
+    words = ("serve", "--model", model, "--listen", address, "--threads", "1", *options)
+    process = _start(words, log)
     try:
         _wait_until_ready(process, log)
         yield
@@ -57,8 +51,23 @@ def serving(model: str, address: str, log: Path, *options: str) -> Iterator[None
         _end(process)
 
 
+def _start(words: Sequence[str], log: Path, folder: Path | None = None) -> subprocess.Popen[bytes]:
+    """A command of ours on the leash, so that it also ends where the caller is killed."""
+    command = [sys.executable, "-I", "-S", leash.__file__, sys.executable, "-m", "forcenet_md"]
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [*command, *words],
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    assert process.stdin is not None
+    process.stdin.close()
     try:
         process.wait(END_LIMIT)
     except subprocess.TimeoutExpired:
@@ -148,16 +157,7 @@ def run_ipi(
     each. All that is printed is kept in XML.log. Raises ProcessError with the last line of it.
     """
     log = xml.with_suffix(".log")
-    command = [sys.executable, "-m", "forcenet_md", "ipi", xml.name, "--model", model]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=xml.parent,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+    process = _start(("ipi", xml.name, "--model", model), log, xml.parent)
     seen: list[tuple[int, float]] = []  # steps, and when
     try:
         while process.poll() is None:
