@@ -16,6 +16,7 @@ import pytest
 import yaml
 from training_runs import crystal, frames_of, label
 
+from benchmarks.paper import expand
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.expand import load_studies
 from benchmarks.paper.folds import by_system, by_time, thinned, trajectories
@@ -24,6 +25,7 @@ from benchmarks.paper.statistics import change, mean
 from forcenet_md.data.frames import write_frames
 from forcenet_md.data.store import Frames
 from forcenet_md.errors import DataError
+from forcenet_md.training.config_file import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -154,6 +156,19 @@ def test_the_studies_of_the_paper(tmp_path: Path) -> None:
     for settings in {run.settings: run for run in runs}.values():
         config = settings.config(tmp_path / "train.h5", tmp_path)
         assert not config.data.remove_net_force
+
+
+def test_a_run_is_another_when_the_packaged_configuration_is(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run, *_) = next(iter(load_studies(tiny).values())).runs
+    before = run.name("data")
+    changed = lambda base, given: load_config(base, ["training.clip=3", *given])  # noqa: E731
+    monkeypatch.setattr(expand, "load_config", changed)
+    expand._all_settings.cache_clear()
+    after = run.name("data")
+    expand._all_settings.cache_clear()
+    assert after != before
 
 
 def test_comparable_runs_come_together(tiny: Path) -> None:

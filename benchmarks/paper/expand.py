@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class Run:
         return self.split, self.fold, self.seed
 
     def name(self, data: str) -> str:
-        """Of its folder; data: hash of the data file."""
-        text = json.dumps([asdict(self), data], sort_keys=True)
+        """Of its folder; data: hash of the data file. Of all settings too, so that a run is made
+        again when the packaged configuration is another."""
+        text = json.dumps([asdict(self), _all_settings(self), data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def config(self, data: Path, folder: Path) -> Config:
@@ -64,6 +66,11 @@ class Run:
         }
         own = [f"{key}={json.dumps(value)}" for key, value in places.items()]
         return load_config(self.base, [*self.settings, *own])
+
+
+@cache
+def _all_settings(run: Run) -> dict[str, Any]:
+    return run.config(Path("data"), Path("run")).model_dump(mode="json")
 
 
 @dataclass(frozen=True)
