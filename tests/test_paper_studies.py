@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from math import inf, log, sqrt
+from math import inf, isnan, log, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ TINY = {
             "model.hidden": 8,
             "model.cutoff": 4.0,
             "training.steps": 25,
+            "training.learning_rate": 2e-3,
             "training.checkpoint_seconds": 0.01,
         },
         "first_frames": 10,
@@ -122,6 +123,13 @@ def test_a_change_that_systems_do_not_share_is_not_resolved() -> None:
     ones, mixed = table([1.0] * 6), table([0.6, 1.3, 0.9, 1.1, 0.7, 1.2])
     for a, b in ((ones, mixed), (mixed, ones)):
         assert change(a, b).verdict == "not resolved"
+
+
+def test_a_figure_of_zero_resolves_nothing() -> None:
+    a = {(name, 0, 1): 2.0 for name in "abcd"}
+    found = change(a, {**a, ("b", 0, 1): 0.0})
+    assert found.verdict == "not resolved"
+    assert isnan(found.value)
 
 
 def test_seeds_that_disagree_leave_a_change_unresolved() -> None:

@@ -22,13 +22,20 @@ def test_every_parameter_has_one_optimiser_and_matrices_have_muon() -> None:
     model = ForceNet(ForceNetConfig(hidden=16, n_layers=2, cutoff=4.0, mean_neighbours=10.0))
     optimizer = muon(model)
     names = {id(p): name for name, p in model.named_parameters()}
-    matrices, others = ([names[id(p)] for p in g["params"]] for g in optimizer.param_groups)
+    others, matrices = ([names[id(p)] for p in g["params"]] for g in optimizer.param_groups)
     assert sorted([*matrices, *others]) == sorted(names.values())
     assert {"interactions.0.edge_mlp.0.weight", "interactions.1.node_filter.weight"} < set(matrices)
+    assert "embedding.1.weight" in others
     assert "decoder.2.weight" in others  # three rows, one for each component of a force
     for name, parameter in model.named_parameters():
         if name in matrices:
             assert min(parameter.shape) >= SMALLEST
+
+
+def test_a_network_too_narrow_for_muon_is_trained_all_the_same() -> None:
+    model = ForceNet(ForceNetConfig(hidden=8, n_layers=1, cutoff=4.0, mean_neighbours=10.0))
+    (group,) = muon(model).param_groups
+    assert len(group["params"]) == len(list(model.parameters()))
 
 
 def test_a_step_turns_the_gradient_into_the_nearest_orthogonal_matrix() -> None:

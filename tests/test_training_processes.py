@@ -33,6 +33,8 @@ OPTIONS = {
         "loss.element_weights={Au: 3}", "data.workers=1", "data.validation_fraction=0.3",
     ),
     # Adam takes rounding for a direction, times the rate; a norm of half a batch would be 1e-4 off
+    # Muon orthogonalises in bfloat16, where a rounding may be 0.4 % of a step
+    "muon": ("training.optimizer=muon", "training.batch=4", "training.steps=8"),
     "norm": (
         "training.learning_rate=2e-4", "training.batch=5", "training.steps=8", "model.norm=batch",
         "model.n_hidden_edge=2",
@@ -53,12 +55,13 @@ def test_two_processes_are_one(labelled: Path, tmp_path: Path, kind: str) -> Non
     )
     assert one["step"] == two["step"] == 8
     assert one["position"] == two["position"]
+    limit = 1e-3 if kind == "muon" else 1e-5
     for part in ("model", "average"):
         for name, value in one[part].items():
             if "running" in name:  # a mean of activations, no weight
                 assert torch.allclose(value, two[part][name], rtol=1e-3, atol=1e-3), name
             elif value.is_floating_point() and not value.isnan().any():
-                assert (value - two[part][name]).abs().max() < 1e-5, name
+                assert (value - two[part][name]).abs().max() < limit, name
     if kind == "edges":
         assert two["best"] == pytest.approx(one["best"], rel=1e-5)
         start = torch.load(tmp_path / "one" / "run" / "best.pt", weights_only=True)

@@ -162,11 +162,14 @@ def _markdown(table: Sequence[Row]) -> list[str]:
     lines = [head, "|" + "---|" * 8]
     for row in table:
         c = row.change
+        share = ""
+        if c is not None and isfinite(c.value):
+            share = f"{_pm(100 * c.value, 100 * c.error, 1, sign=True)} %"
         cells = [
             row.variant.name,
             _pm(row.value, row.error, 1),
             row.variant.against or "",
-            f"{_pm(100 * c.value, 100 * c.error, 1, sign=True)} %" if c else "",
+            share,
             VERDICTS[c.verdict] if c else "",
             "" if row.paper is None else f"{row.paper:.1f}",
             "" if row.paper_change is None or c is None else f"{100 * row.paper_change:+.1f} %",
@@ -195,7 +198,7 @@ def _plot(path: Path, panels: Sequence[tuple[str, Sequence[Row]]]) -> None:
     for ax, (title, table) in zip(axes, panels, strict=True):
         places = range(len(table))
         for y, row in zip(places, table, strict=True):
-            if row.change is None:
+            if row.change is None or not isfinite(row.change.value):
                 ax.plot(0.0, y, "k|", ms=10)
                 continue
             error = 100 * row.change.error if isfinite(row.change.error) else 0.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import exp, inf, log, nan, sqrt
 from statistics import fmean, variance
 from typing import Any
 
@@ -66,9 +66,12 @@ def change(a: Table, b: Table, n_comparisons: int = 1) -> Change:
     others, and the paper's figures compare as shares.
 
     Resolved if the mean is further from 0 than Student's t allows at LEVEL, two-sided, divided by
-    the number of comparisons that are made together (Bonferroni).
+    the number of comparisons that are made together (Bonferroni). Where a figure is 0 (a network
+    that answers nothing is the same in all frames) there is no share: nothing is resolved.
     """
     keys = a.keys() & b.keys()
+    if any(table[key] == 0.0 for key in keys for table in (a, b)):
+        return Change(nan, inf, inf, "not resolved")
     found = mean({key: log(a[key] / b[key]) for key in keys})
     limit = float(student.isf(LEVEL / 2.0 / n_comparisons, found.freedom))
     resolved = abs(found.value) > limit * found.error

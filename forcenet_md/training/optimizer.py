@@ -22,10 +22,18 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
         return torch.optim.Adam(trained, lr=rate)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
-    linear = (m for m in model.modules() if isinstance(m, nn.Linear))
-    matrices = [m.weight for m in linear if min(m.weight.shape) >= SMALLEST]
-    matrices = [w for w in matrices if w.requires_grad]
-    return MuonAndAdam(matrices, trained, rate, decay)
+    return MuonAndAdam(_matrices(model), trained, rate, decay)
+
+
+def _matrices(model: nn.Module) -> list[Tensor]:
+    """Weights of Linear layers but those of the embedding: its gradient has no more directions
+    than there are elements, and Muon would make full steps of the rounding in all others."""
+    weights = (
+        module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("embedding")
+    )
+    return [w for w in weights if w.requires_grad and min(w.shape) >= SMALLEST]
 
 
 class MuonAndAdam(Optimizer):
@@ -43,10 +51,12 @@ class MuonAndAdam(Optimizer):
     ) -> None:
         inside = {id(p) for p in matrices}
         others = [p for p in trained if id(p) not in inside]
-        self.parts: tuple[Optimizer, ...] = (
-            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=rate, weight_decay=decay),
-        )
+        self.parts: list[Optimizer] = [torch.optim.AdamW(others, lr=rate, weight_decay=decay)]
+        if matrices:  # a network may be too narrow to have any
+            muon = torch.optim.Muon(
+                matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            )
+            self.parts.append(muon)
         super().__init__(trained, {})
         # The groups of the parts, so that a rate that is set here is theirs.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
