@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +32,6 @@ from forcenet_md.distill.explore import (
 )
 from forcenet_md.distill.files import Files, claimed, read_some
 from forcenet_md.distill.finish import judgement
-from forcenet_md.distill.jobs import Job, run_jobs
 from forcenet_md.distill.plan import (
     EXPLORE,
     FIRST,
@@ -396,33 +394,6 @@ def test_a_folder_has_one_distillation_at_a_time(
         pass
     with claimed(tmp_path):
         pass
-
-
-def test_a_program_that_fails_is_named_with_its_last_words_and_ends_the_others(
-    tmp_path: Path,
-) -> None:
-    ready, ended = tmp_path / "ready", tmp_path / "ended"
-    (tmp_path / "failing.py").write_text(
-        "import pathlib, sys, time\n"
-        "while not pathlib.Path(sys.argv[1]).exists():\n    time.sleep(0.05)\n"
-        "sys.exit('no such thing')\n"
-    )
-    (tmp_path / "waiting.py").write_text(
-        "import pathlib, signal, sys, time\n"
-        "def end(*_):\n    pathlib.Path(sys.argv[1]).write_text('ended'); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, end)\npathlib.Path(sys.argv[2]).touch()\ntime.sleep(60)\n"
-    )
-    jobs = [
-        Job("the one", "waiting", (str(ended), str(ready)), tmp_path / "log" / "a.txt"),
-        Job("the other", "failing", (str(ready),), tmp_path / "log" / "b.txt"),
-    ]
-    sys.path.append(str(tmp_path))
-    try:
-        with pytest.raises(DataError, match="the other failed: no such thing"):
-            run_jobs(jobs, 2)
-    finally:
-        sys.path.remove(str(tmp_path))
-    assert ended.read_text() == "ended"
 
 
 @pytest.mark.parametrize(

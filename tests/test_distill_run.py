@@ -51,6 +51,16 @@ def killed_when(
 ) -> str:
     """Run until something is there, then send a signal and wait until all that it started is
     gone; what the command said."""
+    return ended_when(folder, there, lambda process: process.send_signal(number), words)[1]
+
+
+def ended_when(
+    folder: Path,
+    there: Callable[[], bool],
+    end: Callable[[subprocess.Popen[bytes]], None],
+    words: list[str] | None = None,
+) -> tuple[int, str]:
+    """The same with whatever ends it; its exit code, and what the command said."""
     path = folder / "said.txt"
     with path.open("w") as said:
         process = subprocess.Popen(words or command(), cwd=folder, stderr=said)
@@ -60,8 +70,8 @@ def killed_when(
             assert process.poll() is None, path.read_text()
             assert time.monotonic() < begun + 5 * PATIENCE, path.read_text()
             time.sleep(0.02)
-        process.send_signal(number)
-        process.wait(PATIENCE)
+        end(process)
+        code = process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()
@@ -69,7 +79,7 @@ def killed_when(
     while running := programs_in(folder):
         assert time.monotonic() < begun + PATIENCE, running
         time.sleep(0.1)
-    return path.read_text()
+    return code, path.read_text()
 
 
 def whole(folder: Path, words: list[str] | None = None) -> str:
@@ -231,7 +241,7 @@ def test_a_distillation_killed_in_its_own_dynamics_and_its_labels_does_no_work_t
     trained = (this.folder / "member-0.log").read_text()
     assert f" training and {n_watched} validation frames" in trained
     visited, labelled = read(this.visited, ":"), read(this.labelled, ":")
-    assert [len(visited), len(visited)] == [len(labelled), this.result()["labelled"]]
+    assert [len(visited), len(visited)] == [len(labelled), (this.result() or {})["labelled"]]
     for one, other in zip(visited, labelled, strict=True):
         assert one.positions == pytest.approx(other.positions, abs=1e-9)
     # One frame alone was asked about twice: that of the kill.
@@ -313,17 +323,50 @@ def test_a_teacher_that_crashes_ends_its_trajectory_alone(
 @pytest.mark.slow
 def test_no_program_outlives_a_distillation_that_is_killed(tmp_path: Path) -> None:
     write_frames(tmp_path / "cu.extxyz", [bulk("Cu", cubic=True)])
-    log = tmp_path / "out" / "explore" / "log.txt"
+    log = tmp_path / "out" / "explore" / "log-0.txt"
     killed_when(tmp_path, log.is_file, signal.SIGKILL, command(budget=3600))
 
 
-def programs_in(cwd: Path) -> list[str]:
-    """Those that run in a folder."""
-    found = []
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["all", "the jobs"])
+def test_ctrl_c_stops_whomever_it_reaches_first(tmp_path: Path, whom: str) -> None:
+    """It stops, and has not failed; nor is what was on its way taken for a trajectory."""
+    words = command(budget=3600)
+    planned(tmp_path, words, n_runs=10, steps=100_000, budget=3600.0)
+
+    log = tmp_path / "out" / "explore" / "log-0.txt"
+
+    def exploring() -> bool:
+        if not log.is_file():  # the screening has a process of the teacher too
+            return False
+        return any("label_worker" in words for words in programs_in(tmp_path).values())
+
+    def interrupt(process: subprocess.Popen[bytes]) -> None:
+        running = programs_in(tmp_path)
+        teacher = [pid for pid, words in running.items() if "label_worker" in words]
+        jobs = [pid for pid, words in running.items() if "explore_job" in words]
+        assert jobs
+        for pid in [*teacher, *jobs] if whom == "all" else jobs:
+            os.kill(pid, signal.SIGINT)
+        if whom == "all":
+            process.send_signal(signal.SIGINT)
+
+    code, said = ended_when(tmp_path, exploring, interrupt, words)
+    assert said.splitlines()[-1] == "stopped: the same command goes on"
+    assert "error" not in said
+    assert code == 130
+    assert not list((tmp_path / "out" / "explore").glob("md-*.extxyz"))
+    assert "Traceback" not in log.read_text()
+
+
+def programs_in(cwd: Path) -> dict[int, str]:
+    """Those that run in a folder, by their id."""
+    found = {}
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and os.readlink(entry / "cwd") == str(cwd):
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(entry.name)] = words
         except OSError:
             continue
     return found

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Worker:
         }
         command = [sys.executable, "-P", "-m", "forcenet_md.data.label_worker"]
         arguments = [str(theirs.fileno()), str(os.getpid()), str(folder)]
-        with theirs, self._said.open("wb") as said:
+        with theirs, self._said.open("wb") as said, _without_ctrl_c():
             self.process = subprocess.Popen(
                 command + arguments,
                 env=environment,
@@ -50,7 +51,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the caller alone
+                start_new_session=True,
             )
         self._send((spec, list(elements)))
 
@@ -98,6 +99,17 @@ class Worker:
             last = next((line.strip() for line in reversed(lines) if line.strip()), "")
             how += f"; it last said: {last[:200]}" if last else ""
         return how
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Programs that are started here never see SIGINT, which is for the caller alone, even where
+    it is sent to every process: the frame at work would seem to have failed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Crew:

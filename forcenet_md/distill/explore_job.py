@@ -14,10 +14,10 @@ from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.data.workers import Crew
 from forcenet_md.distill.explore import explore
 from forcenet_md.distill.files import Files
+from forcenet_md.distill.jobs import as_job
 from forcenet_md.distill.plan import Plan
 from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.teacher_calculator import TeacherCalculator
-from forcenet_md.errors import ForceNetError
 
 
 def main(folder: Path, numbers: Sequence[int]) -> None:
@@ -35,7 +35,4 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), [int(word) for word in sys.argv[2:]])
-    except ForceNetError as error:
-        sys.exit(str(error))
+    as_job(lambda: main(Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]))

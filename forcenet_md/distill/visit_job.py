@@ -13,11 +13,11 @@ from ase import Atoms
 from forcenet_md.data.frames import read_frames, write_frames
 from forcenet_md.distill.explore import beginning
 from forcenet_md.distill.files import Files
+from forcenet_md.distill.jobs import as_job
 from forcenet_md.distill.plan import Plan, VisitPlan
 from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.visit import visit
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
-from forcenet_md.errors import ForceNetError
 from forcenet_md.writing import write_text
 
 
@@ -53,7 +53,4 @@ def main(folder: Path, round_number: int, numbers: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), int(sys.argv[2]), [int(word) for word in sys.argv[3:]])
-    except ForceNetError as error:
-        sys.exit(str(error))
+    as_job(lambda: main(Path(sys.argv[1]), int(sys.argv[2]), [int(word) for word in sys.argv[3:]]))

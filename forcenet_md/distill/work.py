@@ -14,7 +14,7 @@ from forcenet_md.data.frames import write_frames
 from forcenet_md.data.label_run import LabelRun
 from forcenet_md.distill.clock import Clock, words
 from forcenet_md.distill.files import Files
-from forcenet_md.distill.jobs import Job, run_jobs
+from forcenet_md.distill.jobs import Job, Running, run_jobs
 from forcenet_md.distill.settings import Settings
 
 SAY_EVERY = 60.0  # s
@@ -45,8 +45,11 @@ class Work:
         left = [number for number, path in pieces.items() if not path.is_file()]
         n = min(self.settings.workers, len(left))
         shares = [tuple(left[k::n]) for k in range(n)]
-        log = next(iter(pieces.values())).with_name("log.txt")
-        jobs = [Job(what, module, (*arguments, *numbers), log) for numbers in shares]
+        folder = next(iter(pieces.values())).parent
+        jobs = [
+            Job(what, module, (*arguments, *numbers), folder / f"log-{k}.txt")
+            for k, numbers in enumerate(shares)
+        ]
         self.run(what, jobs, [pieces[number] for number in left])
 
     def run(self, what: str, jobs: Sequence[Job], pieces: Sequence[Path]) -> None:
@@ -54,14 +57,14 @@ class Work:
         where that takes longer than a minute, what the jobs say themselves is passed on."""
         teller = Teller(self, what, len(pieces))
 
-        def tick(running: Iterable[Job]) -> None:
+        def tick(running: Iterable[Running]) -> None:
             self.clock.tick()
             n = sum(path.is_file() for path in pieces)
             if n > teller.done:
                 teller.tell(n)
             elif time.monotonic() > teller.said + SAY_EVERY:
                 teller.said = time.monotonic()
-                for line in [line for job in running for line in job.said[-1:]]:
+                for line in [line for one in running for line in one.said[-1:]]:
                     self.say(line)
 
         run_jobs(jobs, self.settings.workers, tick, [self.lock])
