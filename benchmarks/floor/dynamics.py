@@ -8,17 +8,18 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.md.langevin import Langevin
 
 from forcenet_md import ForceNetCalculator
+from forcenet_md.data.visiting import heated, langevin
 from forcenet_md.errors import ForceNetError
 from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.system import System
 
 LOOK_EVERY = 5  # steps
 TIMESTEP = 0.002  # ps
+DAMP = 0.1  # ps, of the thermostat
 NEAREST, LARGEST, HOTTEST = 1.4, 200.0, 2.0  # Å, eV/Å, times the thermostat's temperature
 
 
@@ -52,18 +53,10 @@ def dynamics(
 ) -> Iterator[tuple[float, Atoms, str]]:
     """(ps, atoms, "") every few steps; the words of the calculator where it fails."""
     rng = np.random.default_rng([seed, temperature])
-    atoms = Atoms(start.numbers, start.positions, cell=start.cell, pbc=True)
+    plain = Atoms(start.numbers, start.positions, cell=start.cell, pbc=True)
+    atoms = heated(plain, temperature, rng, heat=1.0)
     atoms.calc = calculator
-    width = np.sqrt(atoms.get_masses() * units.kB * temperature)
-    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
-    integrator = Langevin(
-        atoms,
-        1000.0 * TIMESTEP * units.fs,
-        temperature_K=temperature,
-        friction=1.0 / (100.0 * units.fs),
-        fixcm=False,
-        rng=rng,
-    )
+    integrator = langevin(atoms, temperature, 1000.0 * TIMESTEP, DAMP, rng)
     for k in range(1, round(ps / (TIMESTEP * LOOK_EVERY)) + 1):
         failed = ""
         try:

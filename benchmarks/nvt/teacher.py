@@ -11,12 +11,12 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
-from ase.md.langevin import Langevin
+from ase import Atoms
 
 from benchmarks.nvt.files import check_same, read_segment
 from forcenet_md.data.compiling import sha256
 from forcenet_md.data.frames import write_frames
+from forcenet_md.data.visiting import heated, langevin
 from forcenet_md.data.workers import Crew
 from forcenet_md.distill.teacher_calculator import TeacherCalculator
 from forcenet_md.engines.prepared import DAMP
@@ -54,7 +54,7 @@ def run_teacher(
     with Crew(teacher, elements, 1) as crew:
         for done, k in enumerate(missing, 1):
             rng = np.random.default_rng([7, k])
-            atoms = read_segment(files[k - 1])[-1] if k else heated(start, temperature, rng)
+            atoms = read_segment(files[k - 1])[-1] if k else heated(start, temperature, rng, HEAT)
             write_frames(files[k], segment(atoms, crew, temperature, timestep, rng))
             left = (time.monotonic() - began) * (len(missing) - done) / done / 60.0
             told = f"{(k + 1) * SEGMENT * SPACING:g} of {len(files) * SEGMENT * SPACING:g} ps"
@@ -66,27 +66,12 @@ def segments(ps: float) -> int:
     return max(1, ceil(ps / (SEGMENT * SPACING) - 1e-9))
 
 
-def heated(start: Atoms, temperature: float, rng: np.random.Generator) -> Atoms:
-    """With random velocities."""
-    atoms = start.copy()
-    width = np.sqrt(atoms.get_masses() * units.kB * HEAT * temperature)
-    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
-    return atoms
-
-
 def segment(
     atoms: Atoms, crew: Crew, temperature: float, timestep: float, rng: np.random.Generator
 ) -> list[Atoms]:
     """The frames of the next SEGMENT * SPACING ps."""
     atoms.calc = TeacherCalculator(crew)
-    dynamics = Langevin(
-        atoms,
-        timestep * 1000.0 * units.fs,
-        temperature_K=temperature,
-        friction=1.0 / (DAMP * 1000.0 * units.fs),
-        fixcm=False,
-        rng=rng,
-    )
+    dynamics = langevin(atoms, temperature, 1000.0 * timestep, DAMP, rng)
     frames = []
     for _ in range(SEGMENT):
         dynamics.run(max(1, round(SPACING / timestep)))

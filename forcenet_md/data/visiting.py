@@ -49,18 +49,9 @@ def trajectory(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> 
     The path ends early where the calculator fails (atoms on one point, overflow).
     """
     rng = np.random.default_rng(seed)
-    atoms = start.copy()
+    atoms = heated(start, plan.temperature, rng, plan.heat)
     atoms.calc = calculator
-    width = np.sqrt(atoms.get_masses() * units.kB * plan.heat * plan.temperature)
-    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
-    dynamics = Langevin(
-        atoms,
-        plan.timestep_fs * units.fs,
-        temperature_K=plan.temperature,
-        friction=1.0 / (plan.relaxation_ps * 1000.0 * units.fs),
-        fixcm=False,
-        rng=rng,
-    )
+    dynamics = langevin(atoms, plan.temperature, plan.timestep_fs, plan.relaxation_ps, rng)
     stride = max(1, round(plan.spacing_ps * 1000.0 / plan.timestep_fs))
     for _ in range(round(plan.time_ps / plan.spacing_ps)):
         try:
@@ -74,6 +65,32 @@ def trajectory(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> 
         labels = {name: value for name, value in calculator.results.items() if name in LABELS}
         frame.calc = SinglePointCalculator(frame, **labels)
         yield frame
+
+
+def heated(start: Atoms, temperature: float, rng: np.random.Generator, heat: float) -> Atoms:
+    """A copy with random velocities. temperature: K; heat: of them, times the temperature"""
+    atoms = start.copy()
+    width = np.sqrt(atoms.get_masses() * units.kB * heat * temperature)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * width[:, None])
+    return atoms
+
+
+def langevin(
+    atoms: Atoms,
+    temperature: float,
+    timestep_fs: float,
+    relaxation_ps: float,
+    rng: np.random.Generator,
+) -> Langevin:
+    """Dynamics at constant volume. temperature: K; relaxation_ps: of the thermostat"""
+    return Langevin(
+        atoms,
+        timestep_fs * units.fs,
+        temperature_K=temperature,
+        friction=1.0 / (relaxation_ps * 1000.0 * units.fs),
+        fixcm=False,  # every atom has a thermostat of its own
+        rng=rng,
+    )
 
 
 def follow(start: Atoms, calculator: Calculator, plan: Visit, seed: int) -> Iterator[Atoms]:
