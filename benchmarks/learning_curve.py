@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import read_frames, write_frames
+from forcenet_md.figures import save_figure
 from forcenet_md.training.config_file import load_config
 
 SEED = 1
@@ -91,7 +92,7 @@ def plot(path: Path, errors: dict[Point, float], series: dict[str, list[list[Poi
     ticks = [t for t in TICKS if low / 1.5 < t < high * 1.5]
     axes[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes[0].set_ylabel("test error, % of mean |F|")
-    figure.savefig(path, metadata={"Date": None})
+    save_figure(figure, path)
 
 
 def row(words: Sequence[object], test: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from benchmarks.paper.carry_out import Data, fold_of, result, spent
 from benchmarks.paper.expand import Run, Study, Variant, load_studies
 from benchmarks.paper.statistics import Change, Key, change, mean
 from forcenet_md.errors import DataError
+from forcenet_md.figures import save_figure
 from forcenet_md.writing import write_text
 
 METRICS = {
@@ -212,7 +213,4 @@ def _plot(path: Path, panels: Sequence[tuple[str, Sequence[Row]]]) -> None:
         ax.set_yticks(list(places), [row.variant.name for row in table])
     axes[0].set_ylim(n - 0.5, -0.5)  # the first row at the top
     figure.suptitle("circles: ours (filled: resolved); crosses: the paper's", fontsize=8)
-    try:
-        figure.savefig(path, metadata={"Date": None})
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}).") from None
+    save_figure(figure, path)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
-from forcenet_md.evaluation.page import save_figure
+from forcenet_md.figures import save_figure
 
 Curve = list[tuple[float, float]]  # (seconds of training, validation error in eV/Å)
 

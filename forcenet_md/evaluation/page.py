@@ -7,11 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from forcenet_md.errors import DataError
-
 STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 }
@@ -54,14 +49,3 @@ def embed(path: Path, caption: str) -> Iterator[str]:
     data = base64.b64encode(path.read_bytes()).decode()
     yield f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
     yield f"<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """As PNG, drawn without a display. Raises DataError."""
-    FigureCanvasAgg(figure)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror}): make room or give another path."
-        ) from None

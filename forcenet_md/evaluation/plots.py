@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from forcenet_md.evaluation.errors import THRESHOLD
-from forcenet_md.evaluation.page import save_figure
 from forcenet_md.evaluation.totals import Picture
+from forcenet_md.figures import save_figure
 
 Array = NDArray[np.float64]
 

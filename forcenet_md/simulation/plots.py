@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from forcenet_md.evaluation.page import save_figure
+from forcenet_md.figures import save_figure
 from forcenet_md.simulation.observables import PairDistribution
 
 
