@@ -82,6 +82,12 @@ def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:
     )
 
 
+def check_files(spec: str, committee: Sequence[str] = ()) -> None:
+    """Raises ModelFileError where one is missing or damaged, before anything is loaded."""
+    if committee or not spec.startswith("ase:"):
+        read_capabilities(spec, committee)
+
+
 def committee_paths(spec: str, others: Sequence[str]) -> list[Path]:
     """The files of a committee's members. Raises ModelFileError."""
     for member in (spec, *others):

@@ -15,7 +15,7 @@ from rich.console import Console
 from forcenet_md import __version__
 from forcenet_md.errors import AddressError
 from forcenet_md.inference.interface import Capabilities
-from forcenet_md.inference.load import load_evaluator, read_capabilities
+from forcenet_md.inference.load import check_files, load_evaluator
 from forcenet_md.server.address import (
     Address,
     Listener,
@@ -79,9 +79,7 @@ def run(
     if not addresses and options.ipi is None:
         addresses = [default_address()]
     check_reach(addresses, secret)
-    if not options.model.startswith("ase:"):
-        # a file that is missing or damaged is told before anything is loaded
-        read_capabilities(options.model, options.committee)
+    check_files(options.model, options.committee)
     if options.ipi is not None:
         parse_ipi_address(options.ipi.address)  # a mistyped one is told before the model is loaded
     with contextlib.ExitStack() as stack:
