@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import forces_of, write_frames
 from forcenet_md.data.visiting import Visit
-from forcenet_md.distill import files as files_module
 from forcenet_md.distill.clock import Clock, words
 from forcenet_md.distill.explore import (
     beginning,
@@ -30,7 +29,7 @@ from forcenet_md.distill.explore import (
     squeezed,
     supercell,
 )
-from forcenet_md.distill.files import Files, claimed, read_some
+from forcenet_md.distill.files import Files, read_some
 from forcenet_md.distill.finish import judgement
 from forcenet_md.distill.plan import (
     EXPLORE,
@@ -384,16 +383,6 @@ def test_sites_that_are_partly_occupied_are_refused(tmp_path: Path) -> None:
 def test_a_path_without_frames_leaves_an_empty_file(tmp_path: Path) -> None:
     write_frames(tmp_path / "a.extxyz", [])
     assert read_some(tmp_path / "a.extxyz") == []
-
-
-def test_a_folder_has_one_distillation_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files_module, "PATIENCE", 0.0)
-    with claimed(tmp_path), pytest.raises(DataError, match="at work"), claimed(tmp_path):
-        pass
-    with claimed(tmp_path):
-        pass
 
 
 @pytest.mark.parametrize(

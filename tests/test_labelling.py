@@ -28,6 +28,7 @@ from forcenet_md.data.frames import (
     check_structure,
     forces_of,
     read_frames,
+    shortest_distance,
     with_labels,
     write_frames,
 )
@@ -360,3 +361,10 @@ def test_frames_without_labels_are_refused(tmp_path: Path) -> None:
     broken = with_labels(crystal(0), 0.0, np.full((32, 3), np.nan))
     with pytest.raises(DataError, match="not finite"):
         forces_of(broken)
+
+
+def test_the_shortest_distance_is_also_that_of_an_atom_and_its_image() -> None:
+    assert shortest_distance(bulk("Cu", a=3.6)) == pytest.approx(3.6 / np.sqrt(2.0))
+    pair = Atoms("Cu2", [[0.0, 0.0, 0.0], [0.0, 0.0, 7.0]])
+    assert shortest_distance(pair) == np.inf
+    assert shortest_distance(pair, within=8.0) == pytest.approx(7.0)

@@ -21,7 +21,7 @@ from models import write_model
 from benchmarks.nvt import model_run
 from benchmarks.nvt.__main__ import main
 from benchmarks.nvt.figures import as_run, deviations, mean_and_error, pair_densities
-from benchmarks.nvt.files import claimed, read_start
+from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import run_model, schedule
 from benchmarks.nvt.report import page
 from forcenet_md.data.frames import write_frames
@@ -151,17 +151,6 @@ def test_a_folder_of_another_run_is_refused(
     plan = schedule(800.0 if changed == "temperature" else 900.0, 0.2, 0.2, 0.002)
     with pytest.raises(DataError, match=f"made with another {changed} "):
         run_model(tmp_path / "run", start, model, plan)
-
-
-def test_one_process_works_in_a_folder(tmp_path: Path) -> None:
-    with (
-        claimed(tmp_path),
-        pytest.raises(DataError, match="another run works in"),
-        claimed(tmp_path),
-    ):
-        pass
-    with claimed(tmp_path):
-        pass
 
 
 def test_the_start_must_be_a_bulk_structure(tmp_path: Path) -> None:

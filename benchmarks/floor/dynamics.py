@@ -12,10 +12,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from forcenet_md import ForceNetCalculator
+from forcenet_md.data.frames import shortest_distance
 from forcenet_md.data.visiting import heated, langevin
 from forcenet_md.errors import ForceNetError
-from forcenet_md.graph.neighbours import build_edges
-from forcenet_md.system import System
 
 LOOK_EVERY = 5  # steps
 TIMESTEP = 0.002  # ps
@@ -35,7 +34,7 @@ def run(
         why = failed or why_not(atoms, temperature)
         if why:
             break
-        nearest = min(nearest, shortest(atoms))
+        nearest = min(nearest, shortest_distance(atoms))
         if round(lasted / TIMESTEP) % 50 == 0:
             label = atoms.copy()
             label.calc = teacher
@@ -68,16 +67,10 @@ def dynamics(
 
 def why_not(atoms: Atoms, temperature: int) -> str:
     """Why this is no physics any more; "" where it is."""
-    if (near := shortest(atoms)) < NEAREST:
+    if (near := shortest_distance(atoms)) < NEAREST:
         return f"a pair at {near:.2f} Å"
     if not (force := float(np.linalg.norm(atoms.get_forces(), axis=1).max())) < LARGEST:
         return f"a force of {force:.0f} eV/Å"
     if not (kelvin := atoms.get_temperature()) < HOTTEST * temperature:
         return f"at {kelvin:.0f} K"
     return ""
-
-
-def shortest(atoms: Atoms) -> float:
-    """Å; of pairs up to 4 Å."""
-    vectors = build_edges(System.from_ase(atoms), 4.0).vector
-    return float(np.linalg.norm(vectors, axis=1).min(initial=np.inf))

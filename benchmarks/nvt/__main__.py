@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.hardware import hardware
 from benchmarks.nvt import figures
 from benchmarks.nvt.figures import Run, as_run, deviations, halves, nearest, pair_densities
-from benchmarks.nvt.files import claimed, read_start
+from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import ModelRun, Schedule, run_model, schedule
 from benchmarks.nvt.report import page
 from benchmarks.nvt.teacher import SPACING, path_errors, run_teacher
@@ -35,6 +35,7 @@ from forcenet_md.engines.prepared import DAMP, timestep
 from forcenet_md.errors import ForceNetError
 from forcenet_md.force_error import times_worse
 from forcenet_md.inference.load import model_path
+from forcenet_md.locking import locked
 from forcenet_md.simulation.observables import element_temperatures
 from forcenet_md.simulation.plots import (
     TemperatureCurves,
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """0: the run came to its end, whatever was found; 1: it stopped, or a fault; 130: Ctrl-C."""
     given = _parser().parse_args(arguments)
     try:
-        with claimed(given.out):
+        with locked(given.out, "run"):
             result = compare(given)
     except ForceNetError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,13 +9,12 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.data.frames import shortest_distance
 from forcenet_md.simulation.observables import (
     PairDistribution,
     element_temperatures,
     pair_distribution,
 )
-from forcenet_md.system import System
 
 Array = NDArray[np.float64]
 
@@ -86,9 +85,4 @@ def deviations(model: PairDistribution, reference: PairDistribution) -> dict[str
 
 def nearest(frames: Sequence[Atoms]) -> float:
     """The shortest distance of two atoms, Å."""
-    shortest = np.inf
-    for atoms in frames:
-        edges = build_edges(System.from_ase(atoms), R_MAX)
-        lengths = np.linalg.norm(edges.vector, axis=1)
-        shortest = min(shortest, float(lengths.min(initial=np.inf)))
-    return shortest
+    return min(map(shortest_distance, frames))

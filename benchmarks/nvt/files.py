@@ -1,11 +1,9 @@
-"""The folder of one comparison: what it was made with, and that only one process works in it."""
+"""The folder of one comparison: what it was made with, and what it starts from."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from ase import Atoms
@@ -14,18 +12,6 @@ from ase.io import read
 from forcenet_md.data.frames import read_frames
 from forcenet_md.errors import DataError
 from forcenet_md.writing import write_text
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """The folder for one process alone, as long as it lives. Raises DataError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another run works in {folder}: let it end, or give --out.") from None
-        yield
 
 
 def check_same(path: Path, settings: Mapping[str, object]) -> None:

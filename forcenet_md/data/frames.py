@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.data.reading import ANY_SIZE, read_source
 from forcenet_md.errors import DataError, StructureError
-from forcenet_md.graph.neighbours import build_edges, is_empty
+from forcenet_md.graph.neighbours import build_edges, has_no_edges
 from forcenet_md.system import System
 
 TOO_NEAR = 0.1  # Å: nothing physical is; two entries of a file are one atom
@@ -78,6 +78,15 @@ def check_output(path: Path) -> None:
         ) from None
 
 
+def shortest_distance(atoms: Atoms, within: float = 6.0) -> float:
+    """Of two atoms, Å, also of an atom and an image of its own; infinity where no pair is within.
+
+    Raises StructureError when two atoms lie on one point.
+    """
+    lengths = np.linalg.norm(build_edges(System.from_ase(atoms), within).vector, axis=1)
+    return float(lengths.min(initial=np.inf))
+
+
 def check_structure(atoms: Atoms) -> None:
     """Raises DataError when no teacher has a meaningful answer: no atoms, numbers that are not
     finite, two atoms nearer than TOO_NEAR."""
@@ -88,7 +97,7 @@ def check_structure(atoms: Atoms) -> None:
         raise DataError(f"the position of atom {bad[0] + 1} is not finite; leave it out.")
     try:
         system = System.from_ase(atoms)
-        if is_empty(system, TOO_NEAR):
+        if has_no_edges(system, TOO_NEAR):
             return
         pairs = build_edges(system, TOO_NEAR)
     except StructureError as error:

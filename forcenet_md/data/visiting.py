@@ -15,10 +15,9 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.geometry import get_distances
 from ase.md.langevin import Langevin
 
-from forcenet_md.data.frames import forces_of, largest_force
+from forcenet_md.data.frames import forces_of, largest_force, shortest_distance
 from forcenet_md.force_error import force_error, pool
 
 log = logging.getLogger(__name__)
@@ -107,12 +106,6 @@ def path_errors(frames: Sequence[Atoms]) -> dict[str, Any]:
     error = pool(force_error(forces_of(a), a.arrays[MODEL_FORCES]) for a in frames)
     return {
         **error.as_dict(),
-        "smallest_distance": min(_smallest_distance(atoms) for atoms in frames),
+        "smallest_distance": min(map(shortest_distance, frames)),
         "largest_force": max(largest_force(atoms) for atoms in frames),
     }
-
-
-def _smallest_distance(atoms: Atoms) -> float:
-    _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    np.fill_diagonal(distances, np.inf)
-    return float(distances.min())

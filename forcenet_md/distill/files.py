@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +11,6 @@ from ase import Atoms
 
 from forcenet_md.data.frames import read_frames
 from forcenet_md.distill.plan import Plan, Run
-from forcenet_md.errors import DataError
-
-PATIENCE = 30.0  # s, for the programs of a distillation that was killed to end
 
 
 @dataclass(frozen=True)
@@ -132,44 +125,14 @@ class Files:
     def training_files(self, number: int) -> list[Path]:
         """What the round of that number learns from."""
         visited = [self.round(k).labelled for k in range(number)]
-        return [path for path in [self.taught, self.off_path, *visited] if not is_empty(path)]
+        return [path for path in [self.taught, self.off_path, *visited] if not has_no_frames(path)]
 
 
-def is_empty(path: Path) -> bool:
+def has_no_frames(path: Path) -> bool:
     """A path or trajectory that ended before its first frame leaves an empty file."""
     return path.stat().st_size == 0
 
 
 def read_some(path: Path) -> list[Atoms]:
     """The frames of a file, which may have none."""
-    return [] if is_empty(path) else read_frames(path)
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[int]:
-    """The folder for one distillation alone; gives the lock's file descriptor, which programs
-    that write into the folder inherit and so hold as long as they run.
-
-    Raises DataError when another one is at work, and for a folder that cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written to ({error.strerror}): give another --out."
-        ) from None
-    with lock:
-        begun = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - begun > PATIENCE:
-                    raise DataError(
-                        f"another distillation is at work in {folder}: wait for it, or give"
-                        " another --out."
-                    ) from None
-                time.sleep(0.2)
-        yield lock.fileno()
+    return [] if has_no_frames(path) else read_frames(path)

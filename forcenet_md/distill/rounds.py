@@ -18,7 +18,7 @@ from forcenet_md.data.frames import read_frames, write_frames
 from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.data.visiting import path_errors
 from forcenet_md.distill.clock import words
-from forcenet_md.distill.files import Round, is_empty, read_some
+from forcenet_md.distill.files import Round, has_no_frames, read_some
 from forcenet_md.distill.jobs import Job
 from forcenet_md.distill.plan import PATHS, Plan, VisitPlan, path_steps, plan_runs
 from forcenet_md.distill.visit import EVEN, nearest_pair
@@ -55,7 +55,7 @@ def train(work: Work, plan: Plan, this: Round, seconds: float) -> None:
 def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) -> list[str]:
     settings, files = work.settings, work.files
     learned = [str(path) for path in files.training_files(this.number)]
-    watched = [] if is_empty(files.watched) else [str(files.watched)]
+    watched = [] if has_no_frames(files.watched) else [str(files.watched)]
     command = [
         "train",
         settings.base,

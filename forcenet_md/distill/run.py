@@ -17,15 +17,17 @@ from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.distill.clock import Clock
 from forcenet_md.distill.explore import read_start, supercell
 from forcenet_md.distill.exploring import explored, planned, screened
-from forcenet_md.distill.files import Files, claimed
+from forcenet_md.distill.files import Files
 from forcenet_md.distill.finish import Result, finish
 from forcenet_md.distill.plan import FIRST, LABELLING, LATER, VISITING
 from forcenet_md.distill.rounds import ends, judge, run_paths, train
 from forcenet_md.distill.settings import Settings
 from forcenet_md.distill.work import Work
 from forcenet_md.errors import DataError
+from forcenet_md.locking import locked
 from forcenet_md.writing import write_text
 
+PATIENCE = 30.0  # s, for the programs of a distillation that was killed to end
 SHORTEST = 0.75  # of a later round: with less time left no other one begins
 
 
@@ -48,7 +50,7 @@ def distill(
             f"{settings.structure} has one atom, on which no force acts: give more --atoms."
         )
     settings.check(folder)
-    with claimed(folder) as lock:
+    with locked(folder, "distillation", PATIENCE) as lock:
         files = Files(folder)
         work = Work(settings, files, Clock(folder / "clock.json", settings.budget), lock, tell)
         with work.clock.stage("exploring"):

@@ -92,7 +92,7 @@ def build_edges(
     return NeighbourList(cutoff, skin=0.0, max_edges=max_edges, cap=cap).update(system)
 
 
-def is_empty(system: System, cutoff: float) -> bool:
+def has_no_edges(system: System, cutoff: float) -> bool:
     """Whether there are no edges; costs no search, and no import of torch, which vesin brings."""
     reach = cutoff + SLACK
     placement = Placement.of(system.positions, Frame.of(system), reach)
