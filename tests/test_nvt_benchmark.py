@@ -117,6 +117,29 @@ def test_segments_follow_one_another(lammps: FakeLammps, model: str, tmp_path: P
     assert lammps.seeds[0] != lammps.seeds[1]
 
 
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("timestep 0.002\n", ""),
+        ("read_data start.data\n", "read_data other.data\n"),
+        ("run ${steps}\n", "run ${steps}\ndump more all custom 9 start.dump id\n"),
+    ],
+)
+def test_a_script_of_another_version_is_refused(
+    lammps: FakeLammps, model: str, tmp_path: Path, line: str, instead: str
+) -> None:
+    plan = schedule(900.0, 0.2, 0.2, 0.002)
+    run_model(tmp_path, copper(), model, plan)
+    (tmp_path / "segment-0000.data").unlink()
+    script = tmp_path / "start.in"
+    text = script.read_text()
+    assert line in text
+    script.write_text(text.replace(line, instead))
+    with pytest.raises(DataError, match=r"start\.in is not as this version prepares it .* --out"):
+        run_model(tmp_path, copper(), model, plan)
+    assert len(lammps.scripts) == 1
+
+
 def test_a_run_is_made_longer_and_whole_segments_are_kept(
     lammps: FakeLammps, model: str, tmp_path: Path
 ) -> None:

@@ -153,8 +153,12 @@ def run_segment(
 
 
 def segment_script(folder: Path, plan: Schedule, k: int) -> str:
-    """The script of `forcenet-md prepare`, from where the segment before ended."""
-    text = (folder / f"{NAME}.in").read_text("utf-8")
+    """The script of `forcenet-md prepare`, from where the segment before ended.
+
+    Raises DataError where it is not as this version writes it, or was changed since.
+    """
+    script = folder / f"{NAME}.in"
+    text = script.read_text("utf-8")
     start = f"{NAME}.data" if k == 0 else data(folder, k - 1).name
     changes = {
         rf"read_data {NAME}\.data": f"read_data {start}\nreset_timestep {k * plan.segment}",
@@ -166,7 +170,11 @@ def segment_script(folder: Path, plan: Schedule, k: int) -> str:
         changes[r"^velocity .*\n"] = ""
     for pattern, new in changes.items():
         text, n = re.subn(pattern, new, text, flags=re.MULTILINE)
-        assert n == 1, pattern
+        if n != 1:
+            raise DataError(
+                f"{script} is not as this version prepares it ({n} lines match '{pattern}', not 1):"
+                " give another --out."
+            )
     return text
 
 
