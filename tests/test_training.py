@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,29 @@ def test_a_checkpoint_of_another_run_is_refused(labelled: Path, tmp_path: Path) 
     watched = write_labelled(tmp_path / "watched.extxyz", [crystal(20)])
     with pytest.raises(DataError, match="with number of validation frames 0, this run has 1"):
         trainer_of(tmp_path, labelled, f"data.validation={watched}").resume()
+
+
+def test_frames_of_another_run_are_refused_though_they_are_as_many(
+    labelled: Path, tmp_path: Path
+) -> None:
+    def run(train: Path, watched: Path) -> Trainer:
+        words = f"data.train={train}", f"data.validation={watched}"
+        return trainer_of(tmp_path, labelled, "training.steps=2", *words)
+
+    one = write_labelled(tmp_path / "one.extxyz", [crystal(20), crystal(21)])
+    run(labelled, one).run()
+    moved = Path(shutil.copy(one, tmp_path / "moved.extxyz"))
+    run(labelled, moved).resume()  # the same frames under another name
+    two = write_labelled(tmp_path / "two.extxyz", [crystal(20), crystal(22)])
+    with pytest.raises(DataError, match="with other validation frames, as many as these: use the"):
+        run(labelled, two).resume()
+    others = write_labelled(tmp_path / "others.extxyz", [crystal(k) for k in range(30, 42)])
+    with pytest.raises(DataError, match="with other training frames, as many as these: use the"):
+        run(others, one).resume()
+    state = load_checkpoint(run(labelled, one).checkpoint)
+    older = {key: value for key, value in state.items() if key not in ("frames", "validation")}
+    save_checkpoint(run(labelled, one).checkpoint, older)
+    run(labelled, two).resume()  # it does not say which frames it was trained with
 
 
 def test_a_resumed_run_without_budget_says_so(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -97,6 +99,19 @@ class Frames(Sequence[Labelled]):
             if source != "" and number == number:
                 return f"frame {number:.0f} of {source}"
         return f"frame {row} of {store.path}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same frames in the same order, wherever their files lie: of what was
+        read, of what was found in it, and of the rows; no frame is read."""
+        found = [
+            (
+                store.manifest.model_dump(include={"frames", "atoms", "forces"}),
+                [source.sha256 for source in store.manifest.sources],
+            )
+            for store in self.stores
+        ]
+        return hashlib.sha256(json.dumps(found).encode() + self.rows.tobytes()).hexdigest()
 
     def close(self) -> None:
         """Close the files; they are opened again when they are used."""

@@ -45,6 +45,8 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
             "optimizer_kind": trainer.config.training.optimizer,
             "n_frames": len(trainer.data.train),
             "n_validation": len(trainer.data.validation),
+            "frames": trainer.data.train.fingerprint,
+            "validation": trainer.data.validation.fingerprint,
         }
         save_checkpoint(path, common | state)
 
@@ -63,6 +65,15 @@ def resume_run(trainer: Trainer) -> None:
         if state.get(key, ours) != ours:
             raise DataError(
                 f"{trainer.checkpoint} was trained with {name} {state[key]}, this run has {ours}:"
+                " use the same, or another folder."
+            )
+    for key, frames, name in (
+        ("frames", trainer.data.train, "training"),
+        ("validation", trainer.data.validation, "validation"),
+    ):
+        if key in state and state[key] != frames.fingerprint:
+            raise DataError(
+                f"{trainer.checkpoint} was trained with other {name} frames, as many as these:"
                 " use the same, or another folder."
             )
     check_settings(state["settings"], {**vars(trainer.model.config)}, trainer.checkpoint)
