@@ -249,6 +249,20 @@ def test_frames_of_another_run_are_refused_though_they_are_as_many(
     run(labelled, two).resume()  # it does not say which frames it was trained with
 
 
+def test_a_checkpoint_with_an_optimiser_of_another_version_is_refused(
+    labelled: Path, tmp_path: Path
+) -> None:
+    """Such a one had its groups the other way round."""
+    settings = ("training.steps=2", "training.optimizer=muon", "model.hidden=16")
+    trainer_of(tmp_path, labelled, *settings).run()
+    again = trainer_of(tmp_path, labelled, *settings)
+    state = load_checkpoint(again.checkpoint)
+    state["optimizer"]["parts"].reverse()
+    save_checkpoint(again.checkpoint, state)
+    with pytest.raises(DataError, match=r"another version of forcenet-md.*--from"):
+        again.resume()
+
+
 def test_a_resumed_run_without_budget_says_so(
     labelled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -100,7 +101,7 @@ class Frames(Sequence[Labelled]):
                 return f"frame {number:.0f} of {source}"
         return f"frame {row} of {store.path}"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The same for the same frames in the same order, wherever their files lie: of what was
         read, of what was found in it, and of the rows; no frame is read."""
@@ -111,7 +112,9 @@ class Frames(Sequence[Labelled]):
             )
             for store in self.stores
         ]
-        return hashlib.sha256(json.dumps(found).encode() + self.rows.tobytes()).hexdigest()
+        hashed = hashlib.sha256(json.dumps(found).encode())
+        hashed.update(np.ascontiguousarray(self.rows))
+        return hashed.hexdigest()
 
     def close(self) -> None:
         """Close the files; they are opened again when they are used."""

@@ -79,7 +79,13 @@ def resume_run(trainer: Trainer) -> None:
     check_settings(state["settings"], {**vars(trainer.model.config)}, trainer.checkpoint)
     trainer.model.load_state_dict(state["model"])
     trainer.average.load_state_dict(state["average"])
-    trainer.optimizer.load_state_dict(state["optimizer"])
+    try:
+        trainer.optimizer.load_state_dict(state["optimizer"])
+    except ValueError:
+        raise DataError(
+            f"{trainer.checkpoint} was written by another version of forcenet-md, whose optimiser"
+            " does not fit: go on with that version, or begin from its weights with --from."
+        ) from None
     trainer.fabric.strategy.precision.load_state_dict(state["precision"])
     trainer.step, trainer.seconds = state["step"], state["seconds"]
     trainer.position = Position(*state["position"])
