@@ -150,24 +150,31 @@ def measure_runs(folder: Path, first: Path | None) -> list[str]:
     for name in ("small",):
         found: dict[str, list[float]] = {}
         for _ in range(2):
-            for label, where in (("this version", None), ("version 0.1.0", first)):
-                if label == "this version" or where is not None:
-                    times = [run(folder, name, steps, where) for steps in (10, 10 + STEPS)]
-                    found.setdefault(label, []).append(2 * STEPS / (times[1] - times[0]))
+            for label, settings, checkout in trainers(first):
+                times = [run(folder, name, steps, settings, checkout) for steps in (10, 10 + STEPS)]
+                found.setdefault(label, []).append(2 * STEPS / (times[1] - times[0]))
         for label, rates in found.items():
             rows.append(f"| {name} | {label} | {statistics.median(rates):.1f} |")
             print(rows[-1], flush=True)
     return rows
 
 
-def run(folder: Path, name: str, steps: int, checkout: Path | None) -> float:
+def trainers(first: Path | None) -> list[tuple[str, dict[str, str], Path | None]]:
+    """Name, settings beside the steps, and checkout (None: this one)."""
+    ours = [(f"this version, {kind}", {"optimizer": kind}, None) for kind in ("adam", "muon")]
+    return [*ours, ("version 0.1.0 (Adam)", {}, first)] if first else [*ours]
+
+
+def run(
+    folder: Path, name: str, steps: int, settings: dict[str, str], checkout: Path | None
+) -> float:
     """Processor seconds of `forcenet-md train`."""
     tree = {
         "folder": str(folder / f"run-{time.monotonic_ns()}"),
         "output": str(folder / "m.pt"),
         "data": {"train": str(folder / "frames.extxyz"), "validation_fraction": 0.0},
         "model": MODELS[name],
-        "training": {"steps": steps, "batch": 2},
+        "training": {"steps": steps, "batch": 2, **settings},
         "card": {"name": "x", "description": "x", "licence": "x", "citation": "x"},
     }
     config = folder / "config.yaml"
