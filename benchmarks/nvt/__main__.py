@@ -28,7 +28,7 @@ from benchmarks.nvt import figures
 from benchmarks.nvt.figures import Run, as_run, deviations, halves, nearest, pair_densities
 from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import ModelRun, Schedule, run_model, schedule
-from benchmarks.nvt.report import page
+from benchmarks.nvt.report import page, picture
 from benchmarks.nvt.teacher import SPACING, path_errors, run_teacher
 from forcenet_md.artifact.export import read_card
 from forcenet_md.engines.prepared import DAMP, timestep
@@ -160,8 +160,9 @@ def _write(
         curves[given.teacher] = pair_densities(reference.settled)
         runs[given.teacher] = _curves(reference)
     title = f"{result['name']} at {given.temperature:g} K, {result['ps']:g} ps"
-    plot_pair_distributions(f"{name}-pairs.png", curves, title)
-    plot_temperatures(f"{name}-temperatures.png", runs, given.temperature, title)
+    plot_pair_distributions(given.results / picture(result["name"], "pairs"), curves, title)
+    temperatures = given.results / picture(result["name"], "temperatures")
+    plot_temperatures(temperatures, runs, given.temperature, title)
     write_text(name.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
     text = page(result)
     write_text(name.with_suffix(".md"), text)

@@ -9,6 +9,8 @@ from forcenet_md.distill.rounds import LIMIT
 
 TOLERANCE, ENOUGH_ATOMS = 0.02, 500  # of temperatures, and from how many atoms on it is asked for
 
+PICTURES = ("pairs", "temperatures")
+
 Result = dict[str, Any]
 
 
@@ -28,6 +30,13 @@ def _lines(r: Result) -> Iterator[str]:
     yield from _temperatures(r)
     yield from ["", *_path(r), ""]
     yield from _pairs(r)
+    for what in PICTURES:
+        yield from ["", f"![{what}]({picture(r['name'], what)})"]
+
+
+def picture(name: str, what: str) -> str:
+    """The file beside the page. what: of PICTURES"""
+    return f"nvt-{name}-{what}.png"
 
 
 def _whole(r: Result) -> str:
