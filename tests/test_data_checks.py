@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from labelled_files import label, labelled, write_traj
 
 from forcenet_md.data.labelled import from_atoms
@@ -112,6 +113,7 @@ def test_positions_in_other_units_are_refused_and_converted(
     frames = [labelled(k) for k in range(3)]
     for atoms in frames:
         atoms.set_cell(atoms.cell / factor, scale_atoms=True)
+        atoms.set_constraint(FixAtoms([2]))
     with pytest.raises(DataError, match=rf"a.traj look like {guess} .*--units-length {guess}, or"):
         compiled(tmp_path, frames)
     assert not (tmp_path / "out.h5").exists()
@@ -122,6 +124,7 @@ def test_positions_in_other_units_are_refused_and_converted(
         Store(tmp_path / "out.h5").frame(1).positions, labelled(1).positions, atol=1e-12
     )
     np.testing.assert_allclose(Store(tmp_path / "out.h5").frame(1).cell, 3.8 * np.eye(3))
+    assert Store(tmp_path / "out.h5").frame(1).fixed.tolist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize(

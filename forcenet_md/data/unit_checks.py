@@ -66,7 +66,6 @@ class Units:
         length = LENGTHS[self.length or "angstrom"]
         energy, force = FORCES[self.force or "eV/angstrom"]
         if length != 1.0:
-            atoms.set_constraint()
             atoms.positions *= length
             atoms.cell[:] *= length
         if atoms.calc is None or (energy, force) == (1.0, 1.0):
