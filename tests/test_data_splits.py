@@ -83,6 +83,23 @@ def test_what_cannot_be_split_is_said(frames: Frames, tmp_path: Path) -> None:
         split_by(both, "trajectory")
 
 
+@pytest.mark.parametrize("fractions", [(0.01, 0.01, 0.98), (0.01, 0.5, 0.49), (0.01, 0.98, 0.01)])
+def test_every_part_that_is_wanted_has_a_group(
+    frames: Frames, fractions: tuple[float, float, float]
+) -> None:
+    assert min(split_by(frames, "temperature", fractions).groups.values()) == 1
+
+
+def test_an_infinite_number_is_a_value(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "data.h5") as writer:
+        for k, value in enumerate([1.0, np.inf, 1.0, "word"]):
+            number = np.inf if k == 1 else float(k)
+            writer.append(labelled(k, number=number, mixed=value))
+    frames = Frames([Store(tmp_path / "data.h5")])
+    for column in ("number", "mixed"):
+        assert split_by_values(frames, column, ["inf"]).rows["test"].tolist() == [1]
+
+
 def test_values_that_are_named_are_held_out(frames: Frames) -> None:
     split = split_by_values(frames, "temperature", ["900"], ["600"])
     assert values(frames, split, "temperature") == [{300.0}, {600.0}, {900.0}]

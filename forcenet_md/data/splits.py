@@ -55,7 +55,8 @@ def split_by(
     place = np.zeros(len(groups), dtype=np.int64)
     for part in ("test", "validation"):
         free = [g for g in order if place[g] == 0]
-        for g in _fill(free, sizes, wanted[part] * len(names)):
+        later = filled[: filled.index(part)] if part in filled else filled
+        for g in _fill(free, sizes, wanted[part] * len(names), len(free) - len(later)):
             place[g] = PARTS.index(part)
     warnings = []
     if by == BY_FRAME:
@@ -141,13 +142,14 @@ def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def _fill(order: Sequence[int], sizes: NDArray[np.intp], wanted: float) -> list[int]:
-    """Groups, in their order, that come nearest to so many frames; at least one if any."""
+def _fill(order: Sequence[int], sizes: NDArray[np.intp], wanted: float, most: int) -> list[int]:
+    """Groups, in their order, that come nearest to so many frames; at least one if any, and at
+    most `most`, so that some are left for the other parts."""
     if wanted <= 0.0:
         return []
     out, count = [], 0
     for g in order:
-        if count + sizes[g] / 2 <= wanted:
+        if len(out) < most and count + sizes[g] / 2 <= wanted:
             out.append(g)
             count += int(sizes[g])
     return out or [min(order, key=lambda g: sizes[g])]

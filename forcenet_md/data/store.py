@@ -134,5 +134,5 @@ def as_words(values: NDArray[Any]) -> NDArray[Any]:
     """A column of numbers as one of words: whole numbers without a point, "" for NaN."""
     if values.dtype.kind == "O":
         return values
-    words = ["" if v != v else f"{v:.0f}" if v == int(v) else repr(v) for v in values.tolist()]
+    words = ["" if v != v else f"{v:.0f}" if v.is_integer() else repr(v) for v in values.tolist()]
     return np.array(words, dtype=object)

@@ -227,4 +227,4 @@ def _text(value: str | float | None) -> str:
         return ""
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "replace").decode()
-    return str(int(value)) if value == int(value) else repr(value)
+    return str(int(value)) if float(value).is_integer() else repr(value)
