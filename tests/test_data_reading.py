@@ -13,7 +13,7 @@ import ase.io
 import dpdata
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.constraints import FixAtoms
 from labelled_files import label, labelled, write_dump, write_outcar, write_vasprun
 
@@ -21,6 +21,7 @@ from forcenet_md.data import reading
 from forcenet_md.data.frames import forces_of, read_frames
 from forcenet_md.data.reading import Options, find_sources, read_source
 from forcenet_md.data.store import Store, compile_store
+from forcenet_md.data.unit_checks import Units
 from forcenet_md.errors import DataError
 
 FRAMES = [labelled(k, trajectory="a") for k in range(3)]
@@ -204,6 +205,53 @@ def test_elements_of_types_must_be_named(tmp_path: Path) -> None:
     assert set(first.symbols) == {"Ag", "Pt"}
 
 
+def test_a_dump_cut_between_two_atoms_is_said(tmp_path: Path) -> None:
+    """ASE reads the atoms that are left as a frame of its own."""
+    path = tmp_path / "a.lammpstrj"
+    write_dump(path, FRAMES, elements=True)
+    whole = path.read_text(encoding="utf-8")
+    lines = whole.splitlines(keepends=True)
+    for text in ("".join(lines[:-1]), "".join(lines[:-3]), "".join(lines[:-4]), whole[:-1]):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"frame 2 of .*a.lammpstrj: the file ends within it"):
+            list(read_source(path))
+
+
+def test_units_that_a_dump_states_are_converted(tmp_path: Path) -> None:
+    path = tmp_path / "a.dump"
+    frames = [labelled(k) for k in range(2)]
+    for atoms in frames:
+        atoms.calc.results["forces"] /= units.kcal / units.mol
+    write_dump(path, frames, elements=True)
+    plain = path.read_text(encoding="utf-8")
+    path.write_text(f"ITEM: UNITS\nreal\n{plain}", encoding="utf-8")
+    for atoms, expected in zip(read_source(path), FRAMES, strict=False):
+        np.testing.assert_allclose(forces_of(atoms), forces_of(expected), rtol=1e-6)
+        np.testing.assert_allclose(atoms.positions, expected.positions)
+    with pytest.raises(DataError, match="says itself .* 'units real'.*: leave --units-length"):
+        compile_store([path], tmp_path / "a.h5", units=Units(force="kcal/mol/angstrom"))
+    path.write_text(f"ITEM: UNITS\nlj\n{plain}", encoding="utf-8")
+    with pytest.raises(DataError, match="'units lj', which has no eV and Å"):
+        list(read_source(path))
+
+
+@pytest.mark.parametrize("name", ["force", "REF_forces", "dft_forces"])
+def test_forces_of_another_name_are_pointed_at(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.extxyz"
+    write_extxyz(path)
+    text = path.read_text(encoding="utf-8").replace("forces:R:3", f"{name}:R:3")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"no column 'forces', but '{name}': rename that"):
+        compile_store([path], tmp_path / "a.h5")
+
+
+def test_a_mark_of_windows_at_the_beginning_is_no_damage(tmp_path: Path) -> None:
+    write_extxyz(tmp_path / "a.extxyz")
+    text = (tmp_path / "a.extxyz").read_text(encoding="utf-8").replace("\n", "\r\n")
+    (tmp_path / "b.extxyz").write_text(text, encoding="utf-8-sig", newline="")
+    assert len(list(read_source(tmp_path / "b.extxyz"))) == len(FRAMES)
+
+
 def nan_forces(atoms: Atoms) -> None:
     atoms.calc.results["forces"][1, 2] = np.nan
 
@@ -281,6 +329,21 @@ def test_files_cut_short_are_said(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name}"):
         compile_store([path], tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_skip_bad_takes_what_is_whole_of_a_damaged_file(tmp_path: Path) -> None:
+    for name in ("a.extxyz", "b.extxyz"):
+        write_extxyz(tmp_path / name)
+    data = (tmp_path / "a.extxyz").read_bytes()
+    (tmp_path / "a.extxyz").write_bytes(data[: len(data) // 2])
+    manifest = compile_store([tmp_path], tmp_path / "out.h5", skip_bad=True)
+    assert [(source.frames, source.bad) for source in manifest.sources] == [(1, 1), (3, 0)]
+    (sentence,) = manifest.sources[0].left_out
+    assert sentence.startswith(f"frame 1 of {tmp_path / 'a.extxyz'}: the file ends within it")
+    (tmp_path / "b.extxyz").unlink()
+    (tmp_path / "a.extxyz").write_bytes(data[:50])
+    with pytest.raises(DataError, match="no frame can be used; the first: frame 0 .*a.extxyz.*cut"):
+        compile_store([tmp_path], tmp_path / "out.h5", skip_bad=True)
 
 
 def test_a_frame_that_is_too_large_is_named(tmp_path: Path) -> None:

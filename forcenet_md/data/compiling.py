@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ase import Atoms
 
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.hdf5 import FORMAT, VERSION, Store, is_store
-from forcenet_md.data.manifest import NAMED, Manifest, Source
+from forcenet_md.data.manifest import Manifest, Source
 from forcenet_md.data.reading import Options, find_sources, read_source
 from forcenet_md.data.unit_checks import UnitCheck, Units, check_mixture
 from forcenet_md.data.writer import StoreWriter
@@ -38,7 +39,8 @@ def compile_store(
     """Read every frame of the sources into a store; memory holds one chunk of frames.
 
     units: what the sources are in; looked at (see `unit_checks`) where it is not said
-    skip_bad: leave out frames without usable labels; the manifest names them
+    skip_bad: leave out frames without usable labels, and of a damaged file what is behind the
+        damage; the manifest names them
     bare: take frames without forces too, with forces of zero: to look at their structures
     progress: called after each frame
     Raises DataError: a source cannot be read, a frame is bad, its units look wrong, no frame is
@@ -47,13 +49,14 @@ def compile_store(
     paths = _without_repeats([p for source in sources for p in find_sources(Path(source))])
     if any(path.resolve() == Path(out).resolve() for path in paths):
         raise DataError(f"{out} would replace what is read: give another path.")
+    options = replace(options or Options(), units_told=units != AS_THEY_LOOK)
     checks = []
     total = 0
     with StoreWriter(out) as writer:
         for done, path in enumerate(paths):
             source = describe_source(path)
             check = UnitCheck(str(path), units)
-            for k, atoms in enumerate(frames_of(path, options or Options())):
+            for k, atoms in enumerate(_until_damaged(path, options, source if skip_bad else None)):
                 if bare and (atoms.calc is None or "forces" not in atoms.calc.results):
                     atoms = with_labels(atoms, None, np.zeros((len(atoms), 3)))
                 units.convert(atoms)
@@ -63,9 +66,7 @@ def compile_store(
                     sentence = f"frame {k} of {path}: {error}"
                     if not skip_bad:
                         raise DataError(sentence) from None
-                    source.bad += 1
-                    if len(source.left_out) < NAMED:
-                        source.left_out.append(sentence)
+                    source.leave_out(sentence)
                     continue
                 check.add(frame)
                 source.frames += 1
@@ -77,6 +78,9 @@ def compile_store(
             writer.survey.sources.append(source)
             checks.append(check)
         if total == 0:
+            bad = [sentence for source in writer.survey.sources for sentence in source.left_out]
+            if bad:
+                raise NoLabelsError(f"no frame can be used; the first: {bad[0]}")
             raise NoLabelsError(
                 f"there is no labelled frame in {_names(paths)}: give others, or label them with"
                 " 'forcenet-md label'."
@@ -147,6 +151,16 @@ def frames_of(path: Path, options: Options) -> Iterator[Atoms]:
     for row in range(len(store)):
         yield store.atoms(row)
     store.close()
+
+
+def _until_damaged(path: Path, options: Options, source: Source | None) -> Iterator[Atoms]:
+    """The frames of a file; with a source, those before its damage, which is said there."""
+    try:
+        yield from frames_of(path, options)
+    except DataError as error:
+        if source is None:
+            raise
+        source.leave_out(str(error))
 
 
 def _without_repeats(paths: Sequence[Path]) -> list[Path]:

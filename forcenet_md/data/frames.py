@@ -120,13 +120,24 @@ def check_labels(atoms: Atoms) -> None:
 def forces_of(atoms: Atoms) -> NDArray[np.float64]:
     """Labels [n_atoms, 3] eV/Å. Raises DataError when there are none or they are not finite."""
     if atoms.calc is None or "forces" not in atoms.calc.results:
-        raise DataError(
-            "it has no forces; label it first with 'forcenet-md label' (LAMMPS: dump fx fy fz too)."
-        )
+        raise DataError(_without_forces(atoms))
     forces = np.asarray(atoms.calc.results["forces"], dtype=float)
+    if forces.shape != (len(atoms), 3):
+        raise DataError(
+            f"it has {len(atoms)} atoms and forces of shape {forces.shape}: each atom needs three"
+            " numbers."
+        )
     if not np.isfinite(forces).all():
         raise DataError("its forces are not finite; leave it out or label it again.")
     return forces
+
+
+def _without_forces(atoms: Atoms) -> str:
+    """Files of other programs have forces in a column of another name, where ASE leaves them."""
+    columns = (name for name in atoms.arrays if name.lower().endswith(("force", "forces")))
+    if named := next(columns, None):
+        return f"it has no column 'forces', but '{named}': rename that in the file to 'forces'."
+    return "it has no forces; label it first with 'forcenet-md label' (LAMMPS: dump fx fy fz too)."
 
 
 def with_labels(atoms: Atoms, energy: float | None, forces: NDArray[np.float64]) -> Atoms:

@@ -67,8 +67,6 @@ def from_atoms(atoms: Atoms) -> Labelled:
     except StructureError as error:
         raise DataError(str(error)) from None
     forces = np.ascontiguousarray(forces_of(atoms), dtype=np.float64)
-    if forces.shape != (len(atoms), 3):
-        raise DataError(f"it has {len(atoms)} atoms and forces of shape {forces.shape}; mend it.")
     energy = atoms.calc.results.get("energy")
     if energy is not None and not np.isfinite(energy):
         raise DataError("its energy is not finite; leave it out.")

@@ -25,6 +25,12 @@ class Source(_Part):
     nearest: float | None = None
     mean_force: float | None = None
 
+    def leave_out(self, sentence: str) -> None:
+        """Count a frame as bad, and name it if there is room."""
+        self.bad += 1
+        if len(self.left_out) < NAMED:
+            self.left_out.append(sentence)
+
 
 class Place(_Part):
     """A frame by its row in the store and where it was read; what: what is strange about it."""

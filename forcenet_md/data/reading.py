@@ -36,16 +36,20 @@ DUMP = (".lammpstrj", ".dump")
 DATABASE = (".db", ".json")
 BY_ASE = (".traj",)
 VASP = ("OUTCAR", "vasprun.xml")
+UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")  # of LAMMPS
+CUT = "the file ends within it: it is cut short; leave the frame out."
 PAGE = 500  # rows of a database read at a time
 
 
 @dataclass(frozen=True)
 class Options:
     """elements: of the atom types, in order, for files that have types alone (LAMMPS dumps,
-    DeePMD folders without a type map); max_atoms: a frame with more is refused."""
+    DeePMD folders without a type map); max_atoms: a frame with more is refused; units_told: the
+    caller converts units, and a file that states its own is refused."""
 
     elements: tuple[str, ...] = ()
     max_atoms: int = 100_000
+    units_told: bool = False
 
 
 ANY_SIZE = Options(max_atoms=sys.maxsize)
@@ -141,7 +145,8 @@ def _reader(path: Path) -> Callable[[Path, Options], Iterator[Atoms]]:
 
 
 def _open(path: Path) -> TextIO:
-    return COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
+    # Windows' editors begin a file with a mark, which utf-8-sig leaves out.
+    return COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", errors="replace")
 
 
 def _starts(path: Path, word: str) -> bool:
@@ -164,7 +169,7 @@ def _read_xyz(path: Path, options: Options) -> Iterator[Atoms]:
             _check_size(n, options.max_atoms)
             text = [line, *itertools.islice(file, n + 1)]
             if len(text) < n + 2 or (not text[-1].endswith("\n") and _cut(text)):
-                raise DataError("the file ends within it: it is cut short; leave the frame out.")
+                raise DataError(CUT)
             (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(None))
             if names is not None:
                 atoms.info.update(next(names))
@@ -210,11 +215,12 @@ def _oc20_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
+    style = "metal"
     with _open(path) as file:
         for text in _snapshots(file):
-            head = next((line.split()[2:] for line in text if line.startswith("ITEM: ATOMS")), [])
-            n = text.index("ITEM: NUMBER OF ATOMS\n") if "ITEM: NUMBER OF ATOMS\n" in text else -2
-            _check_size(int(text[n + 1]), options.max_atoms)
+            if text[0].startswith("ITEM: UNITS"):  # LAMMPS writes them once, for the whole file
+                style = _stated_units(text[1:2], options)
+            head = _columns(text, options.max_atoms)
             if "element" not in head and not options.elements:
                 raise DataError(
                     "it has types of atoms but no column 'element': name the elements of the types"
@@ -223,9 +229,35 @@ def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
             order = None if "element" in head else list(options.elements)
             _check_types(head, text, order)
             atoms = read_lammps_dump_text(
-                io.StringIO("".join(text)), index=0, specorder=order, units="metal"
+                io.StringIO("".join(text)), index=0, specorder=order, units=style
             )
             yield atoms
+
+
+def _stated_units(text: list[str], options: Options) -> str:
+    style = "".join(text).strip()
+    if style not in UNIT_STYLES:
+        raise DataError(
+            f"it is in LAMMPS's 'units {style}', which has no eV and Å: dump a run in one of"
+            f" {', '.join(UNIT_STYLES)}."
+        )
+    if options.units_told:
+        raise DataError(
+            f"it says itself that it is in LAMMPS's 'units {style}', and is converted from them:"
+            " leave --units-length and --units-force away."
+        )
+    return style
+
+
+def _columns(text: list[str], max_atoms: int) -> list[str]:
+    """Of a snapshot that is whole: ASE reads what is left of one that is cut between two atoms."""
+    items = {line.split()[1]: k for k, line in enumerate(text) if line.startswith("ITEM: ")}
+    if "NUMBER" in items and items["NUMBER"] + 1 < len(text):
+        n, atoms = int(text[items["NUMBER"] + 1]), items.get("ATOMS", len(text))
+        _check_size(n, max_atoms)
+        if len(text) == atoms + 1 + n and text[-1].endswith("\n"):
+            return text[atoms].split()[2:]
+    raise DataError(CUT)
 
 
 def _check_types(head: Sequence[str], text: list[str], order: list[str] | None) -> None:

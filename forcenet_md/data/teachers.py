@@ -31,10 +31,10 @@ from forcenet_md.calculators.register import (
 from forcenet_md.data.eam import metals, write_setfl
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.lammps_box import LammpsBox
+from forcenet_md.data.reading import UNIT_STYLES
 from forcenet_md.errors import DataError, ForceNetError
 
 ZHOU = "zhou2004"
-UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")
 
 
 class Teacher(Protocol):
