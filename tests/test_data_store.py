@@ -217,6 +217,18 @@ def test_a_store_cut_short_is_said(tmp_path: Path, part: float) -> None:
         Store(path)
 
 
+def test_a_store_that_is_replaced_while_in_use_is_said(tmp_path: Path) -> None:
+    """The offsets of one file give parts of the frames of another."""
+    store = write(tmp_path / "a.h5", [labelled(k) for k in range(3)])
+    assert len(store.frame(1).numbers) == 4
+    write(tmp_path / "a.h5", [label(molecule("H2O"), np.ones((3, 3))) for _ in range(5)])
+    assert len(store.frame(2).numbers) == 4  # the old file is still open
+    for used in (store, pickle.loads(pickle.dumps(store))):
+        used.close()
+        with pytest.raises(DataError, match=r"a.h5 was replaced while it was in use: begin again"):
+            used.frame(1)
+
+
 def test_a_damaged_row_is_an_error_not_a_force(tmp_path: Path) -> None:
     path = write(tmp_path / "data.h5", [labelled(k) for k in range(300)]).path
     with h5py.File(path) as file:

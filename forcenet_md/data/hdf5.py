@@ -49,6 +49,7 @@ class Store:
         self._owner = 0
         self._datasets: dict[str, tuple[h5py.Dataset, bool]] = {}
         self._columns: dict[str, NDArray[Any]] = {}
+        self._version: tuple[int, ...] | None = None
         self._offsets: NDArray[np.int64] = self._read("offsets", slice(None))
         self.manifest = self._read_manifest()
         self.columns = tuple(sorted(unquote(name) for name in self._open()["columns"]))
@@ -125,8 +126,18 @@ class Store:
         if self._file is None or self._owner != os.getpid():
             self._file = _open_file(self.path)
             self._owner = os.getpid()
+            self._check_same()
             self._datasets = {}
         return self._file
+
+    def _check_same(self) -> None:
+        """The offsets are those of the file as it was: of another one they give parts of frames."""
+        found = self.path.stat()
+        version = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._version not in (None, version):
+            self.close()
+            raise DataError(f"{self.path} was replaced while it was in use: begin again.")
+        self._version = version
 
     def _read(self, name: str, rows: slice, frame: int | None = None) -> Any:
         where = str(self.path) if frame is None else f"frame {frame} of {self.path}"
