@@ -228,7 +228,7 @@ def test_units_that_a_dump_states_are_converted(tmp_path: Path) -> None:
     for atoms, expected in zip(read_source(path), FRAMES, strict=False):
         np.testing.assert_allclose(forces_of(atoms), forces_of(expected), rtol=1e-6)
         np.testing.assert_allclose(atoms.positions, expected.positions)
-    with pytest.raises(DataError, match="says itself .* 'units real'.*: leave --units-length"):
+    with pytest.raises(DataError, match=r"says itself .* 'units real'.*: leave --units-length"):
         compile_store([path], tmp_path / "a.h5", units=Units(force="kcal/mol/angstrom"))
     path.write_text(f"ITEM: UNITS\nlj\n{plain}", encoding="utf-8")
     with pytest.raises(DataError, match="'units lj', which has no eV and Å"):
@@ -342,7 +342,9 @@ def test_skip_bad_takes_what_is_whole_of_a_damaged_file(tmp_path: Path) -> None:
     assert sentence.startswith(f"frame 1 of {tmp_path / 'a.extxyz'}: the file ends within it")
     (tmp_path / "b.extxyz").unlink()
     (tmp_path / "a.extxyz").write_bytes(data[:50])
-    with pytest.raises(DataError, match="no frame can be used; the first: frame 0 .*a.extxyz.*cut"):
+    with pytest.raises(
+        DataError, match=r"no frame can be used; the first: frame 0 .*a.extxyz.*cut"
+    ):
         compile_store([tmp_path], tmp_path / "out.h5", skip_bad=True)
 
 

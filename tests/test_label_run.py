@@ -52,7 +52,7 @@ def _paths() -> list[str]:
 
 
 def test_every_fault_costs_one_frame() -> None:
-    faults = ["", "raise", "kill", "", "exit", "memory", "nan", "loop", "sleep", ""]
+    faults = ["", "raise", "kill", "", "exit", "memory", "nan", "loop", "sleep", "", "shape"]
     frames = [crystal(k, fault=fault) for k, fault in enumerate(faults)]
     outcomes = {
         outcome.number: outcome
@@ -62,7 +62,8 @@ def test_every_fault_costs_one_frame() -> None:
     for reason, words in zip(
         reasons,
         ["", "KeyError: 'missing'", "SIGKILL.*my last words", "", "SystemExit", "out of memory",
-         "not finite", "did not converge", "longer than --timeout 5 s", ""],
+         "not finite", "did not converge", "longer than --timeout 5 s", "",
+         r"forces of shape \(\d+,\)"],
         strict=True,
     ):  # fmt: skip
         assert re.search(words, reason)

@@ -147,7 +147,8 @@ def _fill(order: Sequence[int], sizes: NDArray[np.intp], wanted: float, most: in
     most `most`, so that some are left for the other parts."""
     if wanted <= 0.0:
         return []
-    out, count = [], 0
+    out: list[int] = []
+    count = 0
     for g in order:
         if len(out) < most and count + sizes[g] / 2 <= wanted:
             out.append(g)
