@@ -12,11 +12,12 @@ from forcenet_md.errors import DataError
 
 
 @contextmanager
-def locked(folder: Path, what: str, patience: float = 0.0) -> Iterator[int]:
+def locked(folder: Path, what: str, patience: float = 0.0, option: str = "--out") -> Iterator[int]:
     """The folder, made if need be, for this one alone; gives the lock's file descriptor, which
     programs that write into the folder inherit and so hold as long as they run.
 
-    what: is at work there, for messages; patience: s, for another one to end
+    what: is at work there, and option: names the folder, for messages; patience: s, for another
+    one to end
     Raises DataError when another one is at work, and for a folder that cannot be written to.
     """
     try:
@@ -24,7 +25,7 @@ def locked(folder: Path, what: str, patience: float = 0.0) -> Iterator[int]:
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written to ({error.strerror}): give another --out."
+            f"{folder} cannot be written to ({error.strerror}): give another {option}."
         ) from None
     with lock:
         begun = time.monotonic()
@@ -36,7 +37,7 @@ def locked(folder: Path, what: str, patience: float = 0.0) -> Iterator[int]:
                 if time.monotonic() - begun >= patience:
                     raise DataError(
                         f"another {what} is at work in {folder}: wait for it, or give another"
-                        " --out."
+                        f" {option}."
                     ) from None
                 time.sleep(0.2)
         yield lock.fileno()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,11 +43,10 @@ def train(
     """Train a ForceNet; Ctrl-C leaves a checkpoint to go on from with --resume."""
     from rich.console import Console
 
-    from forcenet_md.errors import DataError
+    from forcenet_md.locking import locked
     from forcenet_md.training.config_file import load_config
-    from forcenet_md.training.finish import check_outputs, export
+    from forcenet_md.training.finish import check_outputs
     from forcenet_md.training.loop import Trainer
-    from forcenet_md.training.stop import on_interrupt
 
     initial = [f"training.initial={json.dumps(start)}"] if start is not None else []
     overrides = [*(override or []), *initial]
@@ -56,6 +56,17 @@ def train(
     # With several devices each process comes here; the first one speaks.
     first = trainer.fabric.is_global_zero
     console = Console(stderr=True, quiet=not first)
+    # Of two trainings in a folder each would go on from, and export, the weights of the other.
+    with locked(settings.folder, "training", option="folder=…") if first else nullcontext():
+        _train(trainer, console, resume)
+
+
+def _train(trainer: Trainer, console: Console, resume: bool) -> None:
+    from forcenet_md.errors import DataError
+    from forcenet_md.training.finish import export
+    from forcenet_md.training.stop import on_interrupt
+
+    first = trainer.fabric.is_global_zero
     if resume:
         trainer.resume()
         if trainer.done:
@@ -92,7 +103,7 @@ def train(
                 f"{errors['held_out']} error {errors['force_mae']:.4f} eV/Å,"
                 f" {100 * errors['relative']:.2f} % of mean |F|"
             )
-        console.print(f"wrote {settings.output}")
+        console.print(f"wrote {trainer.config.output}")
 
 
 def _used(trainer: Trainer) -> str:
