@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from training_runs import MAIN, crystal, label, write_config, write_labelled
 
 from forcenet_md.artifact import find
@@ -22,6 +23,7 @@ from forcenet_md.artifact.export import load_model, read_card
 from forcenet_md.cli.train import train
 from forcenet_md.data.frames import read_frames, write_frames
 from forcenet_md.errors import DataError, ModelFileError
+from forcenet_md.locking import locked
 from forcenet_md.training import loop
 from forcenet_md.training.batches import NO_EPOCH, Item
 from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
@@ -216,6 +218,7 @@ def test_a_checkpoint_of_another_run_is_refused(labelled: Path, tmp_path: Path) 
     for override, sentence in (
         ("seed=2", "with seed 1, this run has 2"),
         ("training.optimizer=muon", "with optimizer adam, this run has muon"),
+        ("data.remove_net_force=false", "with data.remove_net_force True, this run has False"),
         ("data.validation_fraction=0.3", "with number of training frames 12, this run has"),
         ("model.hidden=8", r"other settings of the model \(hidden\)"),
     ):
@@ -363,9 +366,65 @@ def test_a_shipped_model_is_found_by_its_name(
         read_start(Path("other"))
 
 
+def test_errors_of_no_atom_and_of_no_force_are_not_figures(tmp_path: Path) -> None:
+    frames = label([crystal(seed) for seed in range(4)])
+    for atoms in frames[2:]:
+        atoms.set_array("fixed", np.ones(len(atoms), dtype=int))
+    write_frames(tmp_path / "free.extxyz", frames[:2])
+    held = [f"data.validation={tmp_path}/a.extxyz", f"data.test={tmp_path}/b.extxyz"]
+    for name, atoms in zip(("a", "b"), frames[2:], strict=True):
+        write_frames(tmp_path / f"{name}.extxyz", [atoms])
+    trainer = trainer_of(tmp_path, tmp_path / "free.extxyz", "training.steps=2", *held)
+    assert "every atom of the validation frames is held" in trainer.data.notes[-1]
+    trainer.run()
+    card = export(trainer)
+    assert trainer.best is None
+    assert card.test_errors == {"held_out": "none"}
+    still = frames[0].copy()
+    still.calc = SinglePointCalculator(still, forces=np.zeros((len(still), 3)))
+    write_frames(tmp_path / "b.extxyz", [still])
+    errors = export(
+        trainer_of(tmp_path, tmp_path / "free.extxyz", "training.steps=2", held[1])
+    ).test_errors
+    assert errors["mean_abs_force"] == 0.0
+    assert "relative" not in errors
+
+
+@pytest.mark.parametrize(
+    ("weight", "sentence"),
+    [
+        ("heavy", "'(1|heavy)' there"), (-1.0, "'-1.0' there"), (np.inf, "'inf' there"),
+        (None, "'nan' there"),
+    ],
+)  # fmt: skip
+def test_a_weight_that_is_none_is_said_before_the_run(
+    tmp_path: Path, weight: object, sentence: str
+) -> None:
+    frames = label([crystal(0), crystal(1)])
+    for atoms, value in zip(frames, (1.0, weight), strict=True):
+        atoms.info.update({} if value is None else {"trust": value})
+    write_frames(tmp_path / "a.extxyz", frames)
+    with pytest.raises(
+        DataError, match=f"frame_weight=trust: frame . of .*a.extxyz has {sentence}"
+    ):
+        trainer_of(tmp_path, tmp_path / "a.extxyz", "loss.frame_weight=trust")
+
+
+def test_one_training_at_a_time_in_a_folder(labelled: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path, labelled, steps=2))
+    folder = load_config(config).folder
+    with (
+        locked(folder, "training"),
+        pytest.raises(DataError, match=r"another training is at work in .* give another folder="),
+    ):
+        train(config, [])
+    train(config, [])
+
+
 def test_fine_tuning_learns_elements_the_model_did_not_know(tmp_path: Path) -> None:
     old = write_labelled(tmp_path / "old.extxyz", [crystal(seed) for seed in range(4)])
-    first = trainer_of(tmp_path, old, "training.steps=3", f"data.test={old}")
+    test = write_labelled(tmp_path / "test.extxyz", [crystal(7)])
+    first = trainer_of(tmp_path, old, "training.steps=3", f"data.test={test}")
     first.run()
     export(first)
     silver = crystal(9)

@@ -59,6 +59,21 @@ def test_frames_are_not_both_learned_and_watched(labelled: Path, tmp_path: Path)
         load_config(path, [f"data.validation={link}"])
 
 
+def test_frames_are_not_both_seen_and_tested_on(labelled: Path, tmp_path: Path) -> None:
+    """A test error on such frames would stand in the card as one on frames it never saw."""
+    path = write_config(tmp_path, labelled)
+    for train in (labelled, labelled.parent):
+        with pytest.raises(
+            DataError, match=r"data\.test: \S+ is in data\.train too: test on frames"
+        ):
+            load_config(path, [f"data.train={train}", f"data.test={labelled}"])
+    both = [f"data.{name}={tmp_path}/b.extxyz" for name in ("validation", "test")]
+    with pytest.raises(DataError, match=r"data\.test: \S+ is in data\.validation too"):
+        load_config(path, both)
+    # A store is no part of the folder it lies in.
+    load_config(path, [f"data.train={tmp_path}", f"data.test={tmp_path}/test.h5"])
+
+
 def test_two_budgets_or_batches_in_a_file_are_refused(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one of steps, epochs and seconds"):
         load_config(write_config(tmp_path, labelled, seconds=5))

@@ -159,6 +159,7 @@ def test_errors_against_a_direct_sum(labelled: Path, tmp_path: Path) -> None:
     whole = pool(errors)
     assert whole.mae == pytest.approx(np.mean(differences), rel=1e-4)
     assert whole.relative == pytest.approx(np.mean(differences) / np.mean(sizes), rel=1e-4)
+    assert len(errors_by(errors, [1000000.0, 1000001.0, 1000002.0, 1000003.0])) == 4
     groups = errors_by(errors, [300.0, float("nan"), 300.0, 600.0])
     assert list(groups) == ["300", "600"]
     assert groups["300"].mae == pytest.approx(np.mean([differences[0], differences[2]]), rel=1e-4)

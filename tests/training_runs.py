@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,13 @@ def with_held_atoms(atoms: Atoms, held: list[int]) -> Atoms:
 
 
 def write_config(folder: Path, frames: Path, **training: Any) -> Path:
+    """A run on the frames, tested on a copy of them."""
+    test = folder / f"test-{frames.name}"
+    shutil.copy(frames, test)
     tree = {
         "folder": str(folder / "run"),
         "output": str(folder / "m.pt"),
-        "data": {"train": str(frames), "test": str(frames), "validation_fraction": 0.0},
+        "data": {"train": str(frames), "test": str(test), "validation_fraction": 0.0},
         "model": {"hidden": 16, "cutoff": 4.0, "n_radial": 4, "n_hidden_edge": 1},
         "training": {"steps": 20, **training},
         "card": {"name": "tiny", "description": "EMT", "licence": "CC0-1.0", "citation": "none"},

@@ -151,7 +151,7 @@ class UnitCheck:
                 raise DataError(
                     f"the positions of {self.name} look like {unit} (nearest atoms at {near:.2f}"
                     f" times the sum of their covalent radii): give --units-length {unit}, or"
-                    " --units-length angstrom if they are in Å."
+                    " --units-length angstrom if they are in Å, to 'forcenet-md data compile'."
                 )
         if self.declared.force is None and force is not None and force > LARGE_FORCE:
             unit = next(
@@ -166,7 +166,7 @@ class UnitCheck:
             raise DataError(
                 f"the forces of {self.name} look like {unit} (middle of the mean |component|"
                 f" {force:.3g}): give --units-force {unit}, or --units-force eV/angstrom if they"
-                " are in eV/Å."
+                " are in eV/Å, to 'forcenet-md data compile'."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from forcenet_md.data.hdf5 import is_store
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.writing import plain_name
 
@@ -59,11 +61,32 @@ class DataConfig(_Section):
     @field_validator("validation")
     @classmethod
     def _not_trained_on(cls, value: list[Path], info: ValidationInfo) -> list[Path]:
-        trained = {path.resolve() for path in info.data.get("train", [])}
-        for path in value:
-            if path.resolve() in trained:
-                raise ValueError(f"{path} is in data.train too: watch frames that are not learned")
+        for path in _shared(value, info.data.get("train", [])):
+            raise ValueError(f"{path} is in data.train too: watch frames that are not learned")
         return value
+
+    @field_validator("test")
+    @classmethod
+    def _not_seen(cls, value: list[Path], info: ValidationInfo) -> list[Path]:
+        for path in _shared(value, info.data.get("train", [])):
+            raise ValueError(f"{path} is in data.train too: test on frames that are not learned")
+        for path in _shared(value, info.data.get("validation", [])):
+            raise ValueError(
+                f"{path} is in data.validation too, by which the weights are chosen: leave it out"
+                " here, and the figures are given as those of validation"
+            )
+        return value
+
+
+def _shared(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """Those of the paths that are among the others, or that lie in a folder of theirs."""
+    there = [path.resolve() for path in others]
+    return [path for path in paths if any(_is_read_with(path.resolve(), p) for p in there)]
+
+
+def _is_read_with(path: Path, other: Path) -> bool:
+    """A store is read by its name alone, not with its folder."""
+    return path == other or (path.is_relative_to(other) and not is_store(path))
 
 
 class AugmentationConfig(_Section):

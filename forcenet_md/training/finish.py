@@ -22,7 +22,7 @@ def check_outputs(config: Config) -> None:
     """See before a run that its checkpoint and its model file can be written. Raises DataError."""
     data = config.data
     named = [*data.train, *data.validation, *data.test]
-    read = [*named, config.training.initial, config.checkpoint]
+    read = [*named, config.training.initial, config.checkpoint, config.best_checkpoint]
     if config.output.resolve() in [path.resolve() for path in read if path is not None]:
         raise DataError(f"output={config.output} would replace what the run reads: give another.")
     check_output(config.checkpoint)
@@ -52,6 +52,8 @@ def held_out_errors(trainer: Trainer) -> dict[str, Any]:
     graphs = GraphDataset(frames, trainer.model.cutoff, trainer.model.config.neighbour_cap)
     rows = range(len(frames))
     errors = frame_errors(trainer.watched, graphs, rows, trainer.fabric.device)
+    if pool(errors).n_components == 0:  # every atom is held
+        return {"held_out": "none"}
     figures: dict[str, Any] = {
         "held_out": kind,
         "definition": "mean |dF| and mean |F| over components of free atoms; relative is their"
@@ -69,7 +71,8 @@ def held_out_errors(trainer: Trainer) -> dict[str, Any]:
 
 
 def _card_entry(error: ForceError) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in error.as_dict().items()}
+    """Without `relative` where no label has a force."""
+    return {name: round(value, 6) for name, value in error.as_dict().items() if value == value}
 
 
 def export(trainer: Trainer) -> Card:

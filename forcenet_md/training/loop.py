@@ -30,7 +30,7 @@ from forcenet_md.training.optimizer import make_optimizer
 from forcenet_md.training.run_state import resume_run, save_best, save_run
 from forcenet_md.training.schedule import learning_rate
 from forcenet_md.training.start import Start, check_settings, read_start
-from forcenet_md.training.survey import Split, open_split, survey
+from forcenet_md.training.survey import Split, check_weights, open_split, survey
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Trainer:
         cutoff = float(settings.get("cutoff", ForceNetConfig.cutoff))
         cap = settings.get("neighbour_cap", ForceNetConfig.neighbour_cap)
         self.data = self._open_data()
+        if config.loss.frame_weight is not None:
+            check_weights(self.data.train, config.loss.frame_weight)
         found = survey(self.data.train, cutoff, cap, config.training.batch_edges is not None)
         settings.setdefault("mean_neighbours", max(0.1, round(found.mean_neighbours, 1)))
         torch.manual_seed(config.seed)

@@ -53,4 +53,4 @@ def errors_by(errors: Sequence[ForceError], values: Sequence[Any]) -> dict[str, 
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -43,6 +43,7 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
             "earlier_steps": trainer.earlier_steps,
             "seed": trainer.config.seed,
             "optimizer_kind": trainer.config.training.optimizer,
+            "remove_net_force": trainer.config.data.remove_net_force,
             "n_frames": len(trainer.data.train),
             "n_validation": len(trainer.data.validation),
             "frames": trainer.data.train.fingerprint,
@@ -57,6 +58,8 @@ def resume_run(trainer: Trainer) -> None:
     for key, ours, name in (
         ("seed", trainer.config.seed, "seed"),
         ("optimizer_kind", trainer.config.training.optimizer, "optimizer"),
+        # It decides which weights are trained, and of which forces errors are.
+        ("remove_net_force", trainer.config.data.remove_net_force, "data.remove_net_force"),
         ("n_frames", len(trainer.data.train), "number of training frames"),
         # Errors on other frames are no better or worse than the best so far.
         ("n_validation", len(trainer.data.validation), "number of validation frames"),

@@ -68,10 +68,16 @@ def open_split(config: DataConfig, folder: Path) -> Split:
         rows, watched, more = _divide(frames, rows, config)
     train = frames.subset(rows)
     if len(train) == 0:
-        raise DataError("no training frame is left: raise data.max_force or add frames.")
+        raise DataError(
+            "no training frame is left: raise data.max_force, lower data.validation_fraction, or"
+            " add frames."
+        )
     if len(watched) > config.validation_frames:
         watched = watched[np.linspace(0, len(watched) - 1, config.validation_frames).astype(int)]
     validation = others.subset(watched)
+    if len(validation) and all(frame.fixed.all() for frame in validation):
+        validation = others.subset(watched[:0])
+        more = [*more, "every atom of the validation frames is held: there is no error to watch"]
     elements = elements_of(train)
     return Split(train, validation, elements, [*notes, *more, *_unknown(validation, elements)])
 
@@ -160,6 +166,16 @@ def elements_of(frames: Frames) -> frozenset[int]:
     for row in range(len(frames)):
         found.update(np.unique(frames[row].numbers).tolist())
     return frozenset(found)
+
+
+def check_weights(frames: Frames, column: str) -> None:
+    """Raises DataError when the column is not there or holds no weight for each frame."""
+    for row, value in enumerate(frames.column(column).tolist()):
+        if not isinstance(value, float) or not 0.0 <= value < float("inf"):
+            raise DataError(
+                f"loss.frame_weight={column}: {frames.name(row)} has '{value}' there, and each"
+                " frame needs a number that is not negative."
+            )
 
 
 def survey(frames: Frames, cutoff: float, cap: int | None, by_edges: bool) -> Survey:
