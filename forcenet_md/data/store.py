@@ -113,7 +113,7 @@ class Frames(Sequence[Labelled]):
             for store in self.stores
         ]
         hashed = hashlib.sha256(json.dumps(found).encode())
-        hashed.update(np.ascontiguousarray(self.rows))
+        hashed.update(np.ascontiguousarray(self.rows).data)
         return hashed.hexdigest()
 
     def close(self) -> None:
