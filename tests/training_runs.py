@@ -55,7 +55,8 @@ def with_held_atoms(atoms: Atoms, held: list[int]) -> Atoms:
 def write_config(folder: Path, frames: Path, **training: Any) -> Path:
     """A run on the frames, tested on a copy of them."""
     test = folder / f"test-{frames.name}"
-    shutil.copy(frames, test)
+    if frames.exists():  # a test of missing frames has none
+        shutil.copy(frames, test)
     tree = {
         "folder": str(folder / "run"),
         "output": str(folder / "m.pt"),
