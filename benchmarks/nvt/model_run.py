@@ -74,12 +74,16 @@ class ModelRun:
 def run_model(folder: Path, start: Atoms, model: str, plan: Schedule) -> ModelRun:
     """Run the segments that are not there, and read them all.
 
-    Raises DataError if the folder is of another run.
+    Raises DataError if the folder is of another run, or if there is no frame at all.
     """
     write_start(folder, start, model, plan)
     missing = [k for k in range(plan.segments) if not data(folder, k).is_file()]
     stopped = run_segments(folder, model, plan, missing) if missing else None
-    return ModelRun(read_dumps(folder, plan), stopped)
+    frames = read_dumps(folder, plan)
+    if not frames:
+        why = stopped or f"see {folder} for why."
+        raise DataError(f"the run stopped before its first frame: {why}")
+    return ModelRun(frames, stopped)
 
 
 def write_start(folder: Path, start: Atoms, model: str, plan: Schedule) -> None:
@@ -189,8 +193,6 @@ def read_dumps(folder: Path, plan: Schedule) -> list[Atoms]:
         if not path.is_file() or not path.stat().st_size:
             break
         frames += read_lammps_dump(path)[min(k, 1) :]
-    if not frames:
-        raise DataError(f"the run stopped before its first frame: see {folder} for why.")
     return frames
 
 
