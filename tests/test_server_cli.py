@@ -143,7 +143,8 @@ def test_model_files_are_looked_at_before_any_is_loaded(model, command, tmp_path
     listen = ("--listen", f"unix:{tmp_path}/s")
     code, out, err = command("serve", *listen, "--model", *model.split())
     assert (code, out) == (1, "")
-    assert err == "forcenet-md: error: the model file wrong.pt does not exist.\n"
+    assert err.startswith("forcenet-md: error: the model file wrong.pt does not exist: mend the ")
+    assert err.endswith("alloy).\n")
     assert list(tmp_path.iterdir()) == []
 
 

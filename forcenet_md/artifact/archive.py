@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forcenet_md.artifact.card import FORMAT_VERSION, Card, make_card
+from forcenet_md.artifact.find import shipped_names
 from forcenet_md.errors import ModelFileError
 
 CARD = "extra/forcenet_card.json"
@@ -115,7 +116,10 @@ def _members(path: Path) -> dict[str, bytes]:
                 )
             return _read_zip(path)
     except FileNotFoundError:
-        raise ModelFileError(f"the model file {path} does not exist.") from None
+        raise ModelFileError(
+            f"the model file {path} does not exist: mend the path, or give a shipped model by its"
+            f" name ({shipped_names()})."
+        ) from None
     except IsADirectoryError:
         raise ModelFileError(f"{path} is a folder, not a model file.") from None
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as e:

@@ -14,10 +14,15 @@ def model_path(spec: str) -> Path:
     path = Path(spec).expanduser()
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
-    shipped = {file.stem: file for file in SHIPPED.glob("*.pt")}
-    if spec not in shipped:
+    file = SHIPPED / f"{spec}.pt"
+    if not file.is_file():
         raise ModelFileError(
             f"there is no model file {spec!r} and no shipped model of that name"
-            f" (shipped: {', '.join(sorted(shipped)) or 'none'}): give the path of an m.pt."
+            f" (shipped: {shipped_names()}): give the path of an m.pt."
         )
-    return shipped[spec]
+    return file
+
+
+def shipped_names() -> str:
+    """Of the models that come with the package, for messages."""
+    return ", ".join(sorted(file.stem for file in SHIPPED.glob("*.pt"))) or "none"
