@@ -56,6 +56,18 @@ def slow() -> Slow:
     return Slow()
 
 
+class Hanging(EMT):
+    """EMT that never comes back from its seventh frame."""
+
+    asked = 0
+
+    def calculate(self, *arguments: Any, **options: Any) -> None:
+        Hanging.asked += 1
+        if Hanging.asked == 7:
+            time.sleep(600)
+        super().calculate(*arguments, **options)
+
+
 class Jumping(EMT):
     """EMT whose force on the first atom jumps by some eV/Å where its x passes a multiple of 0.3."""
 

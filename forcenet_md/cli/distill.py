@@ -60,6 +60,15 @@ def distill(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="Seconds a label may take at most; if not given 100 times what one takes, and no"
+            " less than 600.",
+            show_default=False,
+        ),
+    ] = None,
     error: Annotated[
         float,
         typer.Option(
@@ -105,6 +114,7 @@ def distill(
         overrides=tuple(override or ()),
         floor=floor,
         seed=seed,
+        timeout=timeout,
     )
     called = plain_name(Path(teacher.removeprefix("ase:").partition(",")[0]).stem, "teacher")
     folder = out or Path(f"{structure.stem}-{called}")

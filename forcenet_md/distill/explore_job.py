@@ -1,6 +1,6 @@
 """Trajectories of the teacher: python -m forcenet_md.distill.explore_job FOLDER NUMBER …
 
-The teacher is a process of its own: one that crashes ends its trajectory and nothing else.
+The teacher is a process of its own: one that crashes or hangs ends its trajectory and nothing else.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
     settings, plan, files = Settings.read(folder), Plan.read(folder), Files(folder)
     (start,) = read_frames(files.start)
     provenance = describe_teacher(settings.teacher, settings.elements)
-    with Crew(settings.teacher, settings.elements, 1) as crew:
+    with Crew(settings.teacher, settings.elements, 1, plan.timeout(settings)) as crew:
         calculator = TeacherCalculator(crew)
         calculator.calculate(start)  # a teacher that fails here has no dynamics at all
         for run in (plan.runs[number] for number in numbers):
             frames = list(explore(start, run, calculator, plan.dynamics(run.temperature)))
             for frame in frames:
                 frame.info.update(provenance)
+            if calculator.fault:
+                print(f"{run.name} ended early: {calculator.fault}", flush=True)
+                calculator.fault = ""
             write_frames(files.trajectory(run), frames)
 
 

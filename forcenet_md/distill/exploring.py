@@ -51,7 +51,8 @@ def seconds_per_call(settings: Settings, start: Atoms) -> float:
     n = settings.workers
     frames = _rattled(start, (TIMED + 1) * n, settings.seed)
     times: list[float] = []
-    with closing(label_frames(frames, settings.teacher, settings.elements, n)) as outcomes:
+    labels = label_frames(frames, settings.teacher, settings.elements, n, settings.timeout)
+    with closing(labels) as outcomes:
         for outcome in outcomes:
             if outcome.atoms is None:
                 raise DataError(
@@ -93,7 +94,8 @@ def _screen(work: Work, plan: Plan, start: Atoms) -> list[dict[str, object]]:
     affordable = SCREENING * settings.budget * settings.workers / plan.seconds_per_call
     per_element = 2 if 2 * n_elements * POINTS < affordable else 1
     lines = choose_lines(_rattled(start, 2, settings.seed + 1), per_element)
-    with closing(screen(lines, settings.teacher, settings.elements, settings.workers)) as labels:
+    teacher, timeout = (settings.teacher, settings.elements), plan.timeout(settings)
+    with closing(screen(lines, *teacher, settings.workers, timeout)) as labels:
         for _ in labels:
             work.clock.tick()
     return [

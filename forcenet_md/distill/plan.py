@@ -16,6 +16,7 @@ from forcenet_md.writing import write_text
 # Shares of the budget: exploring; the first training, each later one; dynamics of the model and
 # labels for it, in each round. One round and two later ones fit in.
 EXPLORE, FIRST, LATER, VISITING, LABELLING = 0.20, 0.28, 0.12, 0.06, 0.03
+SLOWEST, PATIENCE = 100.0, 600.0  # a label takes more times the usual, and s: it hangs
 FEWEST_CALLS = 300  # of the teacher, for exploring
 RUNS = (10, 30)  # trajectories, at least and at most
 RUN_CALLS = 600  # a trajectory should have
@@ -73,6 +74,10 @@ class Plan(BaseModel):
         ps = self.timestep / 1000.0
         time, spacing = (steps or self.steps) * ps, self.spacing * ps
         return Visit(temperature, time, spacing, self.timestep, heat=2.0)
+
+    def timeout(self, settings: Settings) -> float:
+        """Seconds a label may take at most."""
+        return settings.timeout or max(SLOWEST * self.seconds_per_call, PATIENCE)
 
     def write(self, folder: Path) -> None:
         write_text(folder / "plan.json", self.model_dump_json(indent=1))

@@ -12,7 +12,13 @@ from forcenet_md.errors import DataError
 from forcenet_md.writing import write_text
 
 VERSION = 2  # of what the folder holds; only the same can be gone on with
-FREE = ("budget", "error", "workers", "structure")  # may change from one sitting to the next
+FREE = (
+    "budget",
+    "error",
+    "workers",
+    "structure",
+    "timeout",
+)  # may change from one sitting to the next
 NAMES = {
     "structure_sha256": "structure",
     "low": "temperature",
@@ -31,7 +37,7 @@ class Settings(BaseModel):
     test frames, of the mean force, that ends the rounds; members: of the committee; workers:
     processes; atoms: small cells are repeated to at most so many; base: configuration of the
     trainings, overrides: key=value over it; floor: a repulsion is kept under the network
-    (models/floor.py)
+    (models/floor.py); timeout: seconds a label may take (see `Plan.timeout`)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +57,7 @@ class Settings(BaseModel):
     overrides: tuple[str, ...] = ()
     floor: bool = False
     seed: int = 1
+    timeout: float | None = None
 
     def check(self, folder: Path) -> None:
         """Raises DataError when the folder holds another distillation."""

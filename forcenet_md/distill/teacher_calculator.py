@@ -17,7 +17,7 @@ class TeacherCalculator(Calculator):
     """Every step is a label, as `forcenet-md label` would give it.
 
     crew: of one process; when it dies, as teachers do, the next step starts a new one. Raises
-    DataError for a structure without a label.
+    DataError for a structure without a label. fault: why there was none, the last time.
     """
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012 (as ASE has it)
@@ -25,6 +25,7 @@ class TeacherCalculator(Calculator):
     def __init__(self, crew: Crew) -> None:
         super().__init__()
         self._crew = crew
+        self.fault = ""
 
     def calculate(
         self,
@@ -40,6 +41,7 @@ class TeacherCalculator(Calculator):
             answers = list(self._crew.answers())
         _, labelled, reason = answers[0]
         if labelled is None:
+            self.fault = reason
             raise DataError(reason)
         energy = labelled.calc.results.get("energy")
         self.results = {"forces": forces_of(labelled)}

@@ -15,6 +15,7 @@ from forcenet_md.data.label_run import LabelRun
 from forcenet_md.distill.clock import Clock, words
 from forcenet_md.distill.files import Files
 from forcenet_md.distill.jobs import Job, Running, run_jobs
+from forcenet_md.distill.plan import Plan
 from forcenet_md.distill.settings import Settings
 
 SAY_EVERY = 60.0  # s
@@ -82,7 +83,8 @@ class Work:
         run = LabelRun(frames, kept, settings.teacher, settings.elements, out, resume=True)
         with run.part:
             teller = Teller(self, what, run.n_left, every=SAY_EVERY)
-            with closing(run.label(settings.workers)) as outcomes:
+            timeout = Plan.read(self.files.folder).timeout(settings)
+            with closing(run.label(settings.workers, timeout)) as outcomes:
                 for _ in outcomes:
                     self.clock.tick()
                     teller.tell(teller.done + 1)
