@@ -43,7 +43,12 @@ from forcenet_md.distill.plan import (
 )
 from forcenet_md.distill.rounds import good
 from forcenet_md.distill.run import distill, next_training
-from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures
+from forcenet_md.distill.settings import (
+    Settings,
+    check_overrides,
+    parse_budget,
+    parse_temperatures,
+)
 from forcenet_md.distill.visit import choose, nearest_pair, visit
 from forcenet_md.distill.work import Work
 from forcenet_md.errors import DataError
@@ -393,6 +398,7 @@ def test_a_path_without_frames_leaves_an_empty_file(tmp_path: Path) -> None:
         (["--temperature", "900-300"], "upside down"),
         (["--config", "huge"], "no file huge"),
         (["training.nope=1"], "no such setting"),
+        (["training.seconds=9"], "planned from --budget"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_made(
@@ -433,6 +439,22 @@ def test_one_atom_has_nothing_to_learn(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one atom, on which no force acts: give more --atoms"):
         distill(settings(structure=tmp_path / "a.extxyz", atoms=1), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("box", [{}, {"cell": [20.0, 20.0, 20.0], "pbc": True}])
+def test_one_atom_that_no_repeat_helps_needs_others(tmp_path: Path, box: dict[str, Any]) -> None:
+    write_frames(tmp_path / "a.extxyz", [Atoms("Cu", **box)])
+    with pytest.raises(DataError, match="no force acts: give a structure with more atoms"):
+        distill(settings(structure=tmp_path / "a.extxyz"), tmp_path / "out")
+
+
+def test_what_the_distillation_sets_for_the_trainings_is_not_for_the_user() -> None:
+    assert check_overrides(["model.hidden=64", "data.max_force=9", "card.licence=CC0"]) == []
+    for key in ("seed", "output", "data.train", "training.seconds", "training.initial"):
+        with pytest.raises(DataError, match=f"{key} is set by the distillation .*leave it away"):
+            check_overrides([f"{key}=1"])
+    (warning,) = check_overrides(["training.steps=400"])
+    assert "the budget may not be kept" in warning
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:

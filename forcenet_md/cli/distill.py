@@ -86,7 +86,12 @@ def distill(
     from forcenet_md.data.compiling import sha256
     from forcenet_md.distill.explore import read_start
     from forcenet_md.distill.run import distill as run
-    from forcenet_md.distill.settings import Settings, parse_budget, parse_temperatures
+    from forcenet_md.distill.settings import (
+        Settings,
+        check_overrides,
+        parse_budget,
+        parse_temperatures,
+    )
     from forcenet_md.engines.prepared import timestep as usual_timestep
     from forcenet_md.training.config_file import load_config
     from forcenet_md.writing import plain_name
@@ -95,6 +100,8 @@ def distill(
     seconds = parse_budget(budget)
     start = read_start(structure)
     symbols = sorted(set(start.get_chemical_symbols()))
+    for warning in check_overrides(override or []):
+        _say(f"warning: {warning}")
     # A key that is wrong is said now, not after the teacher has explored for hours.
     load_config(config, ["data.train=none.extxyz", "training.seconds=1", *(override or [])])
     settings = Settings(

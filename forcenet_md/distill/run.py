@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ase import Atoms
+
 from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.distill.clock import Clock
 from forcenet_md.distill.explore import read_start, supercell
@@ -27,6 +29,7 @@ from forcenet_md.errors import DataError
 from forcenet_md.locking import locked
 from forcenet_md.writing import write_text
 
+MANY = 10**6  # more atoms than any cell is repeated to
 PATIENCE = 30.0  # s, for the programs of a distillation that was killed to end
 SHORTEST = 0.75  # of a later round: with less time left no other one begins
 
@@ -47,7 +50,7 @@ def distill(
     atoms = supercell(read_start(settings.structure), settings.atoms)
     if len(atoms) == 1:
         raise DataError(
-            f"{settings.structure} has one atom, on which no force acts: give more --atoms."
+            f"{settings.structure} has one atom, on which no force acts: give {_more(atoms)}."
         )
     settings.check(folder)
     with locked(folder, "distillation", PATIENCE) as lock:
@@ -69,6 +72,11 @@ def distill(
             with work.clock.stage("labelling"):
                 judge(work, this)
         return finish(work, plan, screening)
+
+
+def _more(atom: Atoms) -> str:
+    """What gives a single atom others to feel: images, where they are near, or a structure."""
+    return "more --atoms" if len(supercell(atom, MANY)) > 1 else "a structure with more atoms"
 
 
 def next_training(work: Work) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -12,13 +13,8 @@ from forcenet_md.errors import DataError
 from forcenet_md.writing import write_text
 
 VERSION = 2  # of what the folder holds; only the same can be gone on with
-FREE = (
-    "budget",
-    "error",
-    "workers",
-    "structure",
-    "timeout",
-)  # may change from one sitting to the next
+# May change from one sitting to the next.
+FREE = ("budget", "error", "workers", "structure", "timeout")
 NAMES = {
     "structure_sha256": "structure",
     "low": "temperature",
@@ -26,6 +22,21 @@ NAMES = {
     "base": "config",
     "overrides": "key=value",
 }
+# Of the trainings, and not for the user: what each is given by the distillation.
+OWN = {
+    "seed": "members differ by it, and --seed sets that of all",
+    "folder": "--out sets it",
+    "output": "--out sets it",
+    "data": "it learns from its teacher's frames",
+    "data.train": "it learns from its teacher's frames",
+    "data.validation": "it watches its teacher's frames",
+    "data.validation_fraction": "it watches its teacher's frames",
+    "data.test": "it is tested on its teacher's frames",
+    "training": "the time is planned from --budget",
+    "training.seconds": "the time is planned from --budget",
+    "training.initial": "each round goes on from the one before",
+}
+LENGTHS = ("training.steps", "training.epochs")
 SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
 
 
@@ -93,6 +104,20 @@ class Settings(BaseModel):
             f"{folder} holds a distillation by another version of forcenet-md: end it with that"
             " one, or give another --out."
         )
+
+
+def check_overrides(overrides: Sequence[str]) -> list[str]:
+    """Warnings for key=value of the trainings. Raises DataError where the distillation itself sets
+    the key."""
+    keys = [override.partition("=")[0] for override in overrides]
+    for key in keys:
+        if key in OWN:
+            raise DataError(f"{key} is set by the distillation ({OWN[key]}): leave it away.")
+    return [
+        f"{key} takes the place of the planned time of every training: the budget may not be kept."
+        for key in keys
+        if key in LENGTHS
+    ]
 
 
 def parse_budget(text: str) -> float:
