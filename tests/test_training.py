@@ -216,17 +216,43 @@ def test_a_resumed_run_has_identical_weights(
 def test_a_checkpoint_of_another_run_is_refused(labelled: Path, tmp_path: Path) -> None:
     trainer_of(tmp_path, labelled, "training.steps=2").run()
     for override, sentence in (
-        ("seed=2", "with seed 1, this run has 2"),
-        ("training.optimizer=muon", "with optimizer adam, this run has muon"),
-        ("data.remove_net_force=false", "with data.remove_net_force True, this run has False"),
-        ("data.validation_fraction=0.3", "with number of training frames 12, this run has"),
+        ("seed=2", "with seed=1, and this run has seed=2: give the same"),
+        ("data.remove_net_force=false", "with data.remove_net_force=true, and this run"),
+        ("data.validation_fraction=0.3", "with other training frames"),
         ("model.hidden=8", r"other settings of the model \(hidden\)"),
     ):
         with pytest.raises(DataError, match=sentence):
             trainer_of(tmp_path, labelled, override).resume()
     watched = write_labelled(tmp_path / "watched.extxyz", [crystal(20)])
-    with pytest.raises(DataError, match="with number of validation frames 0, this run has 1"):
+    with pytest.raises(DataError, match="with other validation frames"):
         trainer_of(tmp_path, labelled, f"data.validation={watched}").resume()
+
+
+def test_a_run_goes_on_with_the_settings_that_make_it(labelled: Path, tmp_path: Path) -> None:
+    """And with another budget, on another machine."""
+    again = trainer_of(tmp_path, labelled, "training.steps=2", "training.batch_edges=1500")
+    again.run()
+    before = again.config
+    for changed in (
+        "training.optimizer=muon", "training.learning_rate=0.1", "training.schedule=paper",
+        "training.clip=1", "training.average=0.9", "training.bfloat16=0.5",
+        "training.batch_edges=1000", "training.batch=4", "training.initial=other.pt",
+        "loss.kind=l2", "loss.element_weights={Cu: 2}", "loss.fixed_weight=0.05",
+        "augmentation.noise=0.1", "augmentation.rotations=z",
+    ):  # fmt: skip
+        key = changed.partition("=")[0]
+        words = ["training.steps=2", "training.batch_edges=1500", changed]
+        again.config = load_config(tmp_path / "config.yaml", words)
+        with pytest.raises(DataError, match=f"was trained with .*{key}=.*, and this run has"):
+            again.resume()
+    free = [
+        "training.epochs=7", "training.patience=3", "training.validations=9", "training.threads=2",
+        "training.devices=2", "training.checkpoint_seconds=9", "training.log_every=1",
+        "data.workers=2", "output=other.pt", "export=last",
+    ]  # fmt: skip
+    again.config = load_config(tmp_path / "config.yaml", ["training.batch_edges=1500", *free])
+    again.resume()
+    assert again.config != before
 
 
 def test_frames_of_another_run_are_refused_though_they_are_as_many(
@@ -241,10 +267,10 @@ def test_frames_of_another_run_are_refused_though_they_are_as_many(
     moved = Path(shutil.copy(one, tmp_path / "moved.extxyz"))
     run(labelled, moved).resume()  # the same frames under another name
     two = write_labelled(tmp_path / "two.extxyz", [crystal(20), crystal(22)])
-    with pytest.raises(DataError, match="with other validation frames, as many as these: use the"):
+    with pytest.raises(DataError, match="with other validation frames: use the same"):
         run(labelled, two).resume()
     others = write_labelled(tmp_path / "others.extxyz", [crystal(k) for k in range(30, 42)])
-    with pytest.raises(DataError, match="with other training frames, as many as these: use the"):
+    with pytest.raises(DataError, match="with other training frames: use the same"):
         run(others, one).resume()
     state = load_checkpoint(run(labelled, one).checkpoint)
     older = {key: value for key, value in state.items() if key not in ("frames", "validation")}

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forcenet_md.errors import DataError
 from forcenet_md.training.batches import Position
 from forcenet_md.training.checkpoint import load_checkpoint, save_checkpoint
+from forcenet_md.training.config import Config
 from forcenet_md.training.start import check_settings
 
 if TYPE_CHECKING:
     from forcenet_md.training.loop import Trainer
+
+# Of `training`: how long, on which machine, how often something is looked at or written. All else
+# makes a run what it is.
+FREE = {
+    "steps", "epochs", "seconds", "patience", "validations",
+    "threads", "accelerator", "devices", "nodes",
+    "checkpoint_seconds", "log_every", "tensorboard",
+}  # fmt: skip
 
 
 def save_run(trainer: Trainer) -> None:
@@ -41,11 +52,7 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
             "settings": {**vars(trainer.model.config)},
             "step": trainer.step,
             "earlier_steps": trainer.earlier_steps,
-            "seed": trainer.config.seed,
-            "optimizer_kind": trainer.config.training.optimizer,
-            "remove_net_force": trainer.config.data.remove_net_force,
-            "n_frames": len(trainer.data.train),
-            "n_validation": len(trainer.data.validation),
+            "run": _settings(trainer.config),
             "frames": trainer.data.train.fingerprint,
             "validation": trainer.data.validation.fingerprint,
         }
@@ -55,29 +62,24 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
 def resume_run(trainer: Trainer) -> None:
     """Raises DataError when the folder's checkpoint is of another run."""
     state = load_checkpoint(trainer.checkpoint)
-    for key, ours, name in (
-        ("seed", trainer.config.seed, "seed"),
-        ("optimizer_kind", trainer.config.training.optimizer, "optimizer"),
-        # It decides which weights are trained, and of which forces errors are.
-        ("remove_net_force", trainer.config.data.remove_net_force, "data.remove_net_force"),
-        ("n_frames", len(trainer.data.train), "number of training frames"),
-        # Errors on other frames are no better or worse than the best so far.
-        ("n_validation", len(trainer.data.validation), "number of validation frames"),
-    ):
-        # Older checkpoints lack some of them.
-        if state.get(key, ours) != ours:
-            raise DataError(
-                f"{trainer.checkpoint} was trained with {name} {state[key]}, this run has {ours}:"
-                " use the same, or another folder."
-            )
+    # An older checkpoint lacks some of them.
+    before, ours = state.get("run", {}), _settings(trainer.config)
+    different = [key for key in before if key in ours and before[key] != ours[key]]
+    if different:
+        raise DataError(
+            f"{trainer.checkpoint} was trained with {_written(before, different)}, and this run"
+            f" has {_written(ours, different)}: give the same, or begin from its weights with"
+            " --from in another folder."
+        )
     for key, frames, name in (
         ("frames", trainer.data.train, "training"),
+        # Errors on other frames are no better or worse than the best so far.
         ("validation", trainer.data.validation, "validation"),
     ):
         if key in state and state[key] != frames.fingerprint:
             raise DataError(
-                f"{trainer.checkpoint} was trained with other {name} frames, as many as these:"
-                " use the same, or another folder."
+                f"{trainer.checkpoint} was trained with other {name} frames: use the same, or"
+                " another folder."
             )
     check_settings(state["settings"], {**vars(trainer.model.config)}, trainer.checkpoint)
     trainer.model.load_state_dict(state["model"])
@@ -94,3 +96,30 @@ def resume_run(trainer: Trainer) -> None:
     trainer.position = Position(*state["position"])
     trainer.best, trainer.since_best = state["best"], state["since_best"]
     trainer.earlier_steps = state["earlier_steps"]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Those that must be the same when a run goes on, by their keys. Frames and the model are
+    compared by what they are."""
+    parts = {
+        "augmentation": config.augmentation.model_dump(),
+        "loss": config.loss.model_dump(),
+        "training": config.training.model_dump(exclude={*FREE, "initial"}),
+    }
+    initial = config.training.initial
+    return {
+        "seed": config.seed,
+        # It decides which weights are trained, and of which forces errors are.
+        "data.remove_net_force": config.data.remove_net_force,
+        **{f"{part}.{key}": value for part in parts for key, value in parts[part].items()},
+        "training.initial": initial.name if initial is not None else None,
+    }
+
+
+def _written(settings: dict[str, Any], keys: Sequence[str]) -> str:
+    """As on the command line."""
+    values = {key: settings[key] for key in keys}
+    return " ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in values.items()
+    )
