@@ -14,7 +14,7 @@ from labelled_files import labelled, write_dump
 from typer.testing import CliRunner
 
 from forcenet_md.cli.data import data
-from forcenet_md.data.splits import PARTS, Split, split_by, split_by_values
+from forcenet_md.data.splits import PARTS, Split, split_by, split_by_values, write_parts
 from forcenet_md.data.store import Frames, Store, StoreWriter
 from forcenet_md.errors import DataError
 
@@ -109,6 +109,29 @@ def test_values_that_are_named_are_held_out(frames: Frames) -> None:
         split_by_values(frames, "temperature", ["600"], ["600"])
     with pytest.raises(DataError, match="no frame is left to train on"):
         split_by_values(frames, "temperature", ["300", "600", "900"])
+
+
+def test_parts_of_two_splits_never_lie_together(frames: Frames, tmp_path: Path) -> None:
+    """Stopped between two parts, and with a part fewer than before."""
+    parts = tmp_path / "parts"
+    write_parts(frames, split_by(frames, "trajectory", seed=1).rows, parts)
+    before = {path: path.read_bytes() for path in parts.iterdir()}
+    assert sorted(path.stem for path in before) == sorted(PARTS)
+    fewer = split_by_values(frames, "temperature", ["900"]).rows
+
+    def stop(name: str, *_: int) -> None:
+        if name.startswith("test"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_parts(frames, fewer, parts, stop)
+    assert {path: path.read_bytes() for path in parts.iterdir()} == before
+    train = Frames([Store(parts / "train.h5")])
+    with pytest.raises(DataError, match=r"parts/train.h5 would replace what is read"):
+        write_parts(train, split_by(train, "frame").rows, parts)
+    write_parts(frames, fewer, parts)
+    assert sorted(path.name for path in parts.iterdir()) == ["test.h5", "train.h5"]
+    assert set(Store(parts / "train.h5").column("temperature").tolist()) == {300.0, 600.0}
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def split(
     """Write train.h5, validation.h5 and test.h5 that share no group."""
     from rich.console import Console
 
-    from forcenet_md.data.splits import split_by, split_by_values, write_part
+    from forcenet_md.data.splits import split_by, split_by_values, write_parts
     from forcenet_md.data.store import Frames, Store
 
     console = Console(stderr=True)
@@ -207,12 +207,7 @@ def split(
     for warning in parts.warnings:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     with _progress(console) as progress:
-        for name, rows in parts.rows.items():
-            path = out / f"{name}.h5"
-            if len(rows):
-                write_part(frames.subset(rows), path, progress)
-            else:
-                path.unlink(missing_ok=True)
+        write_parts(frames, parts.rows, out, progress)
     for name, rows in parts.rows.items():
         if len(rows):
             what = f"{parts.groups[name]} values of '{by}'" if by != "frame" else "picked singly"

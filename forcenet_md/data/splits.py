@@ -99,8 +99,7 @@ def split_by_values(
 
 def write_part(frames: Frames, out: Path, progress: Progress | None = None) -> None:
     """A store of some frames, with all they have. Raises DataError."""
-    if any(store.path.resolve() == out.resolve() for store in frames.stores):
-        raise DataError(f"{out} would replace what is read: give another path.")
+    _check_not_read(frames, out)
     with StoreWriter(out) as writer:
         for row in range(len(frames)):
             writer.append(frames.atoms(row))
@@ -108,6 +107,35 @@ def write_part(frames: Frames, out: Path, progress: Progress | None = None) -> N
                 progress(out.name, row + 1, row + 1, len(frames))
         writer.survey.sources += [describe_source(store.path) for store in frames.stores]
         writer.survey.units = frames.stores[0].manifest.units
+
+
+def write_parts(
+    frames: Frames,
+    rows: Mapping[str, NDArray[np.int64]],
+    folder: Path,
+    progress: Progress | None = None,
+) -> None:
+    """A store for each part that has frames. Parts of an earlier split stay until all new ones are
+    whole, and then all go: parts of two splits share groups. Raises DataError."""
+    paths = {name: folder / f"{name}.h5" for name in rows}
+    for path in paths.values():
+        _check_not_read(frames, path)
+    new = {name: folder / f"{name}.h5.new" for name in rows if len(rows[name])}
+    try:
+        for name, path in new.items():
+            write_part(frames.subset(rows[name]), path, progress)
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+        for name, path in new.items():
+            path.replace(paths[name])
+    finally:
+        for path in new.values():
+            path.unlink(missing_ok=True)
+
+
+def _check_not_read(frames: Frames, out: Path) -> None:
+    if any(store.path.resolve() == out.resolve() for store in frames.stores):
+        raise DataError(f"{out} would replace what is read: give another path.")
 
 
 def _parts(fractions: Sequence[float]) -> Mapping[str, float]:
