@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -190,3 +191,20 @@ def test_nearest_ratio() -> None:
         Atoms("H2", [[0.1, 0, 0], [7.7, 0, 0]], cell=[8, 8, 8], pbc=True), np.zeros((2, 3))
     )
     assert nearest_ratio(from_atoms(across), REACHES) == pytest.approx(0.4 / 0.62)
+
+
+def test_columns_of_the_frames_own_that_are_not_kept_are_named(tmp_path: Path) -> None:
+    own = {"source": "Smith 2020", "composition": "half", "largest_force": 9.0}
+    frames = [labelled(k, **own) for k in (0, 1)]
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    manifest = compile_store([tmp_path / "a.extxyz"], tmp_path / "a.h5")
+    (remark,) = [remark for remark in manifest.remarks if "not kept" in remark]
+    assert "composition, largest_force, source (" in remark
+    # What a store wrote is the same again, to the digits of a file.
+    store = Store(tmp_path / "a.h5")
+    ase.io.write(tmp_path / "b.extxyz", [store.atoms(row) for row in range(2)])
+    for again in (tmp_path / "a.h5", tmp_path / "b.extxyz"):
+        manifest = compile_store([again], tmp_path / "c.h5")
+        said = [remark for remark in manifest.remarks if "not kept" in remark]
+        kept = again.suffix == ".h5"  # there it says where the frames were read at first
+        assert [" not kept: source (" in remark for remark in said] == ([] if kept else [True])

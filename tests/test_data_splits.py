@@ -113,7 +113,7 @@ def test_values_that_are_named_are_held_out(frames: Frames) -> None:
 
 def test_parts_of_two_splits_never_lie_together(frames: Frames, tmp_path: Path) -> None:
     """Stopped between two parts, and with a part fewer than before."""
-    parts = tmp_path / "parts"
+    frames, parts = frames.subset(np.arange(0, N, 5)), tmp_path / "parts"
     write_parts(frames, split_by(frames, "trajectory", seed=1).rows, parts)
     before = {path: path.read_bytes() for path in parts.iterdir()}
     assert sorted(path.stem for path in before) == sorted(PARTS)

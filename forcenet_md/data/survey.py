@@ -42,6 +42,7 @@ class Survey:
         self.units = Units()
         self.remarks: list[str] = []
         self.skipped_columns: set[str] = set()
+        self.replaced_columns: set[str] = set()
         self._names: dict[str, int] = {"": 0}
         self._digest, self._force, self._near = array("Q"), array("d"), array("f")
         self._source, self._number = array("i"), array("q")
@@ -118,6 +119,12 @@ class Survey:
 
     def _own_remarks(self, present: list[int]) -> list[str]:
         out = []
+        if self.replaced_columns:
+            out.append(
+                f"columns of the frames are not kept: {', '.join(sorted(self.replaced_columns))}"
+                " (a store says under these names what a frame is and where it was read); rename"
+                " them in the source to keep them."
+            )
         bare = [chemical_symbols[z] for z in present if z not in known_numbers()]
         if bare:
             out.append(

@@ -31,7 +31,9 @@ TEXT = h5py.string_dtype()
 class StoreWriter:
     """A store that is written whole or not at all: `NAME.PID.part` until the block ends well.
 
-    Columns `composition` and `largest_force` (eV/Å) are added to those of the frames' info.
+    Columns `composition` and `largest_force` (eV/Å) are added to those of the frames' info, and
+    `source` and `source_frame` where they are told; the manifest says which of the frames' own
+    columns they took the place of.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -90,12 +92,15 @@ class StoreWriter:
         """
         frame = from_atoms(atoms)
         info = dict(atoms.info)
-        if source:
-            info[SOURCE] = source
-        if number is not None:
-            info[SOURCE_FRAME] = number
-        info[COMPOSITION] = composition(atoms)
-        info[LARGEST_FORCE] = frame.largest_force
+        added: dict[str, Any] = {
+            COMPOSITION: composition(atoms),
+            LARGEST_FORCE: frame.largest_force,
+            **({SOURCE: source} if source else {}),
+            **({SOURCE_FRAME: number} if number is not None else {}),
+        }
+        replaced = {name for name in added if name in info and not _same(info[name], added[name])}
+        self.survey.replaced_columns |= replaced
+        info |= added
         self.survey.add(frame, info)
         self._frames.append(frame)
         self._infos.append(info)
@@ -220,6 +225,13 @@ def _value(value: object) -> str | float | None:
         except OverflowError:
             return str(value)
     return None
+
+
+def _same(theirs: object, ours: object) -> bool:
+    """To the digits that files have."""
+    if isinstance(ours, int | float) and isinstance(theirs, int | float):
+        return bool(np.isclose(theirs, ours, rtol=1e-4))
+    return str(theirs) == str(ours)
 
 
 def _text(value: str | float | None) -> str:
