@@ -54,8 +54,13 @@ def write_dump(path: Path, frames: Sequence[Atoms], *, elements: bool) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_outcar(path: Path, frames: Sequence[Atoms]) -> None:
-    """The parts of VASP's OUTCAR that hold structures; atoms come in the order of elements."""
+def write_outcar(
+    path: Path, frames: Sequence[Atoms], steps: Sequence[int] = (), says: Sequence[str] = ()
+) -> None:
+    """The parts of VASP's OUTCAR that hold structures; atoms come in the order of elements.
+
+    steps: of the electrons, of 5 they may take, in each frame; says: how it says that they ended
+    """
     first = frames[0]
     kinds = list(dict.fromkeys(first.symbols))
     counts = [list(first.symbols).count(kind) for kind in kinds]
@@ -63,8 +68,11 @@ def write_outcar(path: Path, frames: Sequence[Atoms]) -> None:
     lines += [f" POTCAR:    PAW_PBE {kind} 01Jan2000" for kind in [*kinds, *kinds]]
     lines += [f"   VRHFIN ={kind}: d10" for kind in kinds]
     lines += ["   ions per type =  " + " ".join(map(str, counts)), "   ISPIN  =      1", ""]
+    lines += ["   NELM   =      5;   NELMIN=  2; NELMDL= -5     # of ELM steps", ""]
     for k, atoms in enumerate(frames):
-        lines += [f"----- Iteration {k + 1:6d}(   1)  -----", ""]
+        for step in range(steps[k] if steps else 1):
+            lines += [f"----- Iteration {k + 1:6d}({step + 1:4d})  -----", ""]
+        lines += [f"------------------------ {says[k]} ----" if says else ""]
         lines += ["      direct lattice vectors                 reciprocal lattice vectors"]
         for row in atoms.cell:
             lines.append("".join(f"{v:13.9f}" for v in (*row, 0.0, 0.0, 0.0)))
@@ -83,8 +91,11 @@ def write_outcar(path: Path, frames: Sequence[Atoms]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_vasprun(path: Path, frames: Sequence[Atoms], held: Sequence[bool]) -> None:
-    """The parts of VASP's vasprun.xml that hold structures. held: atoms of selective dynamics."""
+def write_vasprun(
+    path: Path, frames: Sequence[Atoms], held: Sequence[bool], steps: Sequence[int] = ()
+) -> None:
+    """The parts of VASP's vasprun.xml that hold structures. held: atoms of selective dynamics;
+    steps: of the electrons, of 5 they may take, in each frame"""
 
     def rows(name: str, values: object) -> str:
         lines = [" ".join(f"{v:.16g}" for v in row) for row in np.asarray(values)]
@@ -99,19 +110,22 @@ def write_vasprun(path: Path, frames: Sequence[Atoms], held: Sequence[bool]) -> 
     flags = "".join(f"<v>{' '.join(['F' if h else 'T'] * 3)}</v>" for h in held)
     parts = [
         '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>',
+        '<parameters><separator name="electronic"><i type="int" name="NELM"> 5</i></separator>'
+        "</parameters>",
         f"<kpoints>{rows('kpointlist', [[0, 0, 0]])}{rows('weights', [[1]])}</kpoints>",
         f'<atominfo><array name="atoms"><set>{names}</set></array></atominfo>',
         structure(frames[0], f'<varray name="selective">{flags}</varray>').replace(
             "<structure>", '<structure name="initialpos">'
         ),
     ]
-    for atoms in frames:
+    for k, atoms in enumerate(frames):
         energy = f"{atoms.calc.results['energy']:.16g}"
         kinds = "".join(
             f'<i name="{name}">{energy}</i>' for name in ("e_fr_energy", "e_wo_entrp", "e_0_energy")
         )
+        scstep = f"<scstep><energy>{kinds}</energy></scstep>"
         parts.append(
-            f"<calculation><scstep><energy>{kinds}</energy></scstep>{structure(atoms)}"
+            f"<calculation>{scstep * (steps[k] if steps else 1)}{structure(atoms)}"
             f"{rows('forces', atoms.calc.results['forces'])}<energy>{kinds}</energy></calculation>"
         )
     path.write_text("\n".join([*parts, "</modeling>\n"]), encoding="utf-8")

@@ -20,6 +20,7 @@ from labelled_files import label, labelled, write_dump, write_outcar, write_vasp
 from forcenet_md.data import reading
 from forcenet_md.data.frames import forces_of, read_frames
 from forcenet_md.data.reading import Options, find_sources, read_source
+from forcenet_md.data.report import findings
 from forcenet_md.data.store import Store, compile_store
 from forcenet_md.data.unit_checks import Units
 from forcenet_md.errors import DataError
@@ -97,6 +98,30 @@ def test_formats(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(forces_of(atoms), store.frame(k).forces)
         np.testing.assert_array_equal(atoms.positions, store.frame(k).positions)
     assert len(whole) == 3
+
+
+REACHED = "aborting loop because EDIFF is reached"
+MISSED = "aborting loop EDIFF was not reached (unconverged)"
+
+
+def test_vasps_frames_that_did_not_converge_are_named(tmp_path: Path) -> None:
+    """By what version 6 says, or by the number of steps: in vasprun.xml always."""
+    write_outcar(tmp_path / "OUTCAR", FRAMES, [4, 5, 5], ["", REACHED, ""])
+    for name in ("6", "7"):
+        (tmp_path / name).mkdir()
+    write_outcar(tmp_path / "6" / "whole", FRAMES, [5, 4, 2], [REACHED, MISSED, REACHED])
+    text = (tmp_path / "6" / "whole").read_bytes()
+    (tmp_path / "6" / "OUTCAR.gz").write_bytes(gzip.compress(text))
+    write_vasprun(tmp_path / "7" / "vasprun.xml", FRAMES, [False] * 4, [4, 3, 5])
+    manifest = compile_store([tmp_path], tmp_path / "out.h5")
+    named = [(Path(p.source).name, p.frame) for p in manifest.unconverged.named]
+    assert named == [("OUTCAR.gz", 1), ("vasprun.xml", 2), ("OUTCAR", 2)]
+    assert manifest.unconverged.count == 3
+    store = Store(tmp_path / "out.h5")
+    assert store.column("scf_converged").tolist() == [1, 0, 1, 1, 1, 0, 1, 1, 0]
+    assert "3 frames have electrons that did not converge" in list(findings(manifest))
+    again = compile_store([tmp_path / "out.h5"], tmp_path / "again.h5")
+    assert again.unconverged.count == 3
 
 
 def test_a_database_is_read_by_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

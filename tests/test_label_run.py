@@ -77,7 +77,7 @@ def test_every_fault_costs_one_frame() -> None:
 
 @pytest.mark.slow
 def test_order_options_and_provenance() -> None:
-    frames = [crystal(k) for k in range(5)]
+    frames = [crystal(k, scf_converged=False) for k in range(5)]
     out = label_all(frames, "lj,sigma=2.2,rc=5,smooth=true", workers=3)
     for given, labelled in zip(frames, out, strict=True):
         given.calc = LennardJones(sigma=2.2, rc=5, smooth=True)
@@ -88,6 +88,7 @@ def test_order_options_and_provenance() -> None:
     assert "epsilon=1.0" in info["teacher_options"]  # defaults too
     assert info["teacher_version"].startswith("ase ")
     assert info["labelled_by"].startswith("forcenet-md ")
+    assert "scf_converged" not in info  # that was of the labels before
 
 
 def test_held_atoms_keep_their_true_forces() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ase import Atoms
 
 from forcenet_md.data.provenance import describe_teacher
+from forcenet_md.data.vasp import CONVERGED
 from forcenet_md.data.workers import Crew
 from forcenet_md.errors import DataError
 
@@ -64,6 +65,7 @@ def label_frames(
             for number, out, reason in crew.answers():
                 if out is not None:
                     labelled = True
+                    out.info.pop(CONVERGED, None)  # of the labels before
                     out.info.update(provenance)
                 elif crew.deaths >= DEATHS and not labelled:
                     raise DataError(f"{reason} So did {DEATHS - 1} more: try it on one frame.")

@@ -90,5 +90,6 @@ class Manifest(_Part):
     duplicates: Found = Found()
     large_forces: Found = Found()
     near_atoms: Found = Found()
+    unconverged: Found = Found()
     remarks: list[str] = []
     written_by: str = ""

@@ -15,6 +15,7 @@ import lzma
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,10 +23,11 @@ import ase.io
 from ase import Atoms
 from ase.db import connect
 from ase.io.extxyz import read_xyz
-from ase.io.formats import UnknownFileTypeError
+from ase.io.formats import UnknownFileTypeError, filetype
 from ase.io.lammpsrun import read_lammps_dump_text
 
 from forcenet_md.data.deepmd import is_deepmd, read_deepmd
+from forcenet_md.data.vasp import BY_VASP, with_convergence
 from forcenet_md.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -298,7 +300,10 @@ def _read_database(path: Path, options: Options) -> Iterator[Atoms]:
 
 
 def _read_by_ase(path: Path, options: Options) -> Iterator[Atoms]:
-    for atoms in ase.io.iread(path, index=":"):
+    frames = ase.io.iread(path, index=":")
+    if (kind := filetype(str(path))) in BY_VASP:
+        frames = with_convergence(frames, kind, partial(_open, path))
+    for atoms in frames:
         _check_size(len(atoms), options.max_atoms)
         yield atoms
 

@@ -24,6 +24,7 @@ def findings(manifest: Manifest, most: int = SHOWN) -> Iterator[str]:
         ("frames are there twice", manifest.duplicates),
         ("frames have outlying forces", manifest.large_forces),
         ("frames have atoms that are too near", manifest.near_atoms),
+        ("frames have electrons that did not converge", manifest.unconverged),
     ):
         yield from _found(what, found, most)
     yield from manifest.remarks

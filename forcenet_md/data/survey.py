@@ -26,6 +26,7 @@ from forcenet_md.data.manifest import (
     Units,
 )
 from forcenet_md.data.unit_checks import nearest_ratio
+from forcenet_md.data.vasp import CONVERGED
 from forcenet_md.models.elements import known_numbers
 
 SAME = 1e-4  # Å: frames that agree after rounding to this are duplicates
@@ -48,6 +49,7 @@ class Survey:
         self._source, self._number = array("i"), array("q")
         self._counts = np.zeros((N_ELEMENTS + 1,), dtype=np.int64)
         self._sums = np.zeros((N_ELEMENTS + 1, 3))  # |component|, component², largest length
+        self._unconverged = array("q")
         self._sizes = [0, 0]  # smallest, largest
         self._with_energy = self._with_stress = self._fixed = 0
         self._cell_without_pbc: list[int] = [0, -1]  # frames, the first of them
@@ -65,6 +67,8 @@ class Survey:
         self._source.append(self._names.setdefault(name, len(self._names)))
         number = info.get("source_frame", row)
         self._number.append(int(number) if isinstance(number, int | float | np.number) else row)
+        if info.get(CONVERGED) in (False, 0.0):
+            self._unconverged.append(row)
         self._counts += np.bincount(frame.numbers, minlength=N_ELEMENTS + 1)
         absolute = np.abs(frame.forces)
         np.add.at(self._sums[:, 0], frame.numbers, absolute.sum(axis=1))
@@ -103,6 +107,10 @@ class Survey:
             duplicates=self._duplicates(),
             large_forces=self._large_forces(),
             near_atoms=self._near_atoms(),
+            unconverged=self._found(
+                np.array(self._unconverged, dtype=np.intp),
+                lambda _: "the electrons took all the steps they may",
+            ),
             remarks=[*self.remarks, *self._own_remarks(present)],
             written_by=f"forcenet-md {forcenet_md.__version__}",
         )
