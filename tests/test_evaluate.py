@@ -26,8 +26,9 @@ from forcenet_md.errors import DataError, EvaluationError
 from forcenet_md.evaluation import cases
 from forcenet_md.evaluation.cases import Cases, evenly
 from forcenet_md.evaluation.errors import Sample
-from forcenet_md.evaluation.result import Evaluation, Model
+from forcenet_md.evaluation.result import Evaluation, Model, for_card
 from forcenet_md.evaluation.run import evaluate
+from forcenet_md.evaluation.table import remarks
 from forcenet_md.evaluation.totals import Outcome, Settings
 from forcenet_md.inference.ase_evaluator import AseEvaluator
 from forcenet_md.inference.interface import Request
@@ -258,6 +259,19 @@ def test_free_only_leaves_held_atoms_out(model: Path) -> None:
     assert free.all == every.all
     assert sum(f.n_atoms for f in free.by_element.values()) == every.free.n_atoms
     assert all(not fixed_atoms(frames[w.row])[w.atom] for w in free.worst)
+
+
+@pytest.mark.parametrize("free_only", [False, True])
+def test_frames_whose_atoms_are_all_held_are_told(model: Path, free_only: bool) -> None:
+    frames = crystals(3)
+    assert not [line for line in remarks(run(frames, model).result) if "Every atom" in line]
+    for atoms in frames:
+        atoms.set_constraint(FixAtoms(range(len(atoms))))
+    result = run(frames, model, free_only=free_only).result
+    (said,) = [line for line in remarks(result) if "Every atom" in line]
+    assert "is held: all figures are of atoms that do not move" in said
+    assert for_card(result)["atoms"] == "held"
+    assert not [line for line in remarks(result) if "free atoms alone" in line]
 
 
 def test_frames_without_forces_are_told_and_left_out(model: Path) -> None:

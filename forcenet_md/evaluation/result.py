@@ -145,7 +145,7 @@ def for_card(result: Evaluation) -> dict[str, Any]:
         "held_out": "evaluated",
         "definition": "mean |dF| and mean |F| over components; relative is their quotient",
         "units": "eV/Angstrom",
-        "atoms": "free" if result.free else "all",
+        "atoms": "free" if result.free else "held" if result.held else "all",
         "sources": [source.rpartition("/")[2] for source in result.data.sources],
         **_card_entry(main),
         "force_rmse": _short(main.rmse),

@@ -92,7 +92,12 @@ def remarks(result: Evaluation) -> Iterator[str]:
         " Δ|F|: error of a force's length. Within: atoms with every component within"
         f" {THRESHOLD} eV/Å. Computed in {model.dtype}."
     )
-    if result.counted == "free":
+    if result.held and not result.free:
+        yield (
+            "Every atom of these frames is held: all figures are of atoms that do not move, and"
+            " tell nothing of free ones."
+        )
+    elif result.counted == "free":
         yield "By element and by column, and the worst frames: free atoms alone."
     net = result.net_force
     yield (
