@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 from collections.abc import Iterator
@@ -224,6 +225,11 @@ def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
     open_one.pbc = (True, True, False)
     assert remarks_on_size(open_one, known) == []
     assert remarks_on_size(Atoms("Cu"), known) == []
+    far = dataclasses.replace(known, cutoff=30.0)
+    assert (
+        "each atom has about 9696 neighbours within the cutoff of 30 Å"
+        in (remarks_on_size(piece, far)[0])
+    )
 
 
 @pytest.mark.slow

@@ -315,6 +315,28 @@ def test_a_full_disk_is_said_and_leaves_the_older_checkpoint(tmp_path: Path) -> 
     assert load_checkpoint(path)["step"] == 1
 
 
+def test_a_run_that_is_stopped_while_its_model_is_written_says_how_to_go_on(
+    labelled: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = str(write_config(tmp_path, labelled, steps=2))
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("forcenet_md.training.finish.held_out_errors", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.endswith("m.pt is not written: the same command with --resume exports it")
+    assert not (tmp_path / "m.pt").exists()
+    train(config, resume=True)
+    assert (tmp_path / "m.pt").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
@@ -530,6 +552,19 @@ def test_a_frame_without_a_graph_is_named(labelled: Path, tmp_path: Path, worker
 def test_frames_with_huge_forces_are_left_out(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training frame is left"):
         trainer_of(tmp_path, labelled, "data.max_force=0.001")
+
+
+def test_a_cutoff_that_makes_steps_slow_is_said_before_all_else(
+    labelled: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, labelled)
+    said: list[str] = []
+    for cutoff, cap in ((5, "null"), (12.5, 50), (12.5, "null")):
+        settings = [f"model.cutoff={cutoff}", f"model.neighbour_cap={cap}"]
+        assert said == []
+        Trainer(load_config(config, settings), said.append)
+    (note,) = said
+    assert "about 596 neighbours within the cutoff of 12.5 Å" in note
 
 
 def test_frames_without_neighbours_are_said(labelled: Path, tmp_path: Path) -> None:

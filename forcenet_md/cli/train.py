@@ -52,10 +52,15 @@ def train(
     overrides = [*(override or []), *initial]
     settings = load_config(config, overrides)
     check_outputs(settings)
-    trainer = Trainer(settings)
+    console = Console(stderr=True)
+
+    def tell(note: str) -> None:
+        console.print(f"note: {note}", soft_wrap=True)
+
+    trainer = Trainer(settings, tell)
     # With several devices each process comes here; the first one speaks.
     first = trainer.fabric.is_global_zero
-    console = Console(stderr=True, quiet=not first)
+    console.quiet = not first
     # Of two trainings in a folder each would go on from, and export, the weights of the other.
     with locked(settings.folder, "training", option="folder=…") if first else nullcontext():
         _train(trainer, console, resume)
@@ -96,7 +101,15 @@ def _train(trainer: Trainer, console: Console, resume: bool) -> None:
     if trainer.stopped_early:
         console.print(f"no better validation in {trainer.since_best}: stopped early")
     if first:
-        card = export(trainer)
+        try:
+            card = export(trainer)
+        except BaseException:
+            console.print(
+                f"the training is whole, but {trainer.config.output} is not written: the same"
+                " command with --resume exports it",
+                soft_wrap=True,
+            )
+            raise
         errors = card.test_errors
         if "relative" in errors:
             console.print(

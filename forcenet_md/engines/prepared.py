@@ -13,6 +13,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.errors import DataError, UnknownElementError
+from forcenet_md.graph.capacity import many_neighbours
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.writing import plain_name
 
@@ -35,16 +36,20 @@ def check_structure(atoms: Atoms, capabilities: Capabilities) -> NDArray[np.int6
 
 
 def remarks_on_size(atoms: Atoms, capabilities: Capabilities) -> list[str]:
-    """What to say of a cell that is a unit cell rather than a piece of material."""
+    """What to say of a cell that is a unit cell rather than a piece of material, and of a cutoff
+    that makes steps slow."""
+    crowd = many_neighbours(len(atoms), atoms.cell.array, capabilities.cutoff)
+    remarks = [f"note: {crowd}"] if crowd else []
     spans = atoms.cell.complete()
     heights = 1.0 / np.linalg.norm(np.linalg.inv(spans), axis=0)
     thin = heights[atoms.pbc].min(initial=np.inf)
     if thin >= 2.0 * capabilities.cutoff:
-        return []
+        return remarks
     return [
+        *remarks,
         f"note: the cell is only {thin:.3g} Å thick, so atoms see their own images (the cutoff is"
         f" {capabilities.cutoff:.3g} Å); for a material give a larger piece, in ASE"
-        " `atoms * (4, 4, 4)`"
+        " `atoms * (4, 4, 4)`",
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from math import ceil
+from math import ceil, pi
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,21 @@ from numpy.typing import NDArray
 from forcenet_md.errors import TooManyEdgesError
 from forcenet_md.graph.frame import Placement
 
+MANY = 500  # neighbours of an atom, where networks are slow
 MOST_BINS = 2**20  # along one direction; three of them fit an int64 key
+
+
+def many_neighbours(n_atoms: int, cell: NDArray[np.float64], reach: float) -> str:
+    """A sentence where atoms of a cell (rows, Å) have more than MANY neighbours within reach Å, by
+    the mean density; "" elsewhere, and without a cell."""
+    volume = abs(float(np.linalg.det(cell)))
+    expected = n_atoms / volume * 4.0 / 3.0 * pi * reach**3 if volume > 0.0 else 0.0
+    if expected <= MANY:
+        return ""
+    return (
+        f"each atom has about {expected:.0f} neighbours within the cutoff of {reach:g} Å: a step"
+        " takes time and memory in proportion; 5 to 8 Å are usual"
+    )
 
 
 def check_capacity(placement: Placement, reach: float, max_edges: int) -> None:

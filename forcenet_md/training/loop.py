@@ -16,6 +16,7 @@ from torch_geometric.data import Batch
 
 from forcenet_md.errors import DataError, ForceNetError
 from forcenet_md.force_error import ForceError, pool
+from forcenet_md.graph.capacity import many_neighbours
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.training.average import update_average
 from forcenet_md.training.batches import Batches, Position, ShareSampler, Step
@@ -53,9 +54,10 @@ class Trainer:
     On several devices every process has its own Trainer and all go through the same steps.
     The validated and exported weights are the running average of the weights (`average`).
     earlier_steps: those of the runs it started from. best: error of the best validation.
+    tell: what the user should know before a step that takes long.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tell: Callable[[str], None] = lambda _: None) -> None:
         torch.set_num_threads(config.training.threads)
         self.config = config
         self.fabric = make_fabric(config.training, config.folder)
@@ -64,6 +66,10 @@ class Trainer:
         cutoff = float(settings.get("cutoff", ForceNetConfig.cutoff))
         cap = settings.get("neighbour_cap", ForceNetConfig.neighbour_cap)
         self.data = self._open_data()
+        if self.fabric.is_global_zero and cap is None:
+            first = self.data.train[0]
+            if crowd := many_neighbours(len(first.numbers), first.cell, cutoff):
+                tell(crowd)
         if config.loss.frame_weight is not None:
             check_weights(self.data.train, config.loss.frame_weight)
         found = survey(self.data.train, cutoff, cap, config.training.batch_edges is not None)
