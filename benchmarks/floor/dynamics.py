@@ -14,11 +14,11 @@ from ase.calculators.calculator import Calculator
 from forcenet_md import ForceNetCalculator
 from forcenet_md.data.frames import shortest_distance
 from forcenet_md.data.visiting import heated, langevin
+from forcenet_md.engines.prepared import DAMP
 from forcenet_md.errors import ForceNetError
 
 LOOK_EVERY = 5  # steps
 TIMESTEP = 0.002  # ps
-DAMP = 0.1  # ps, of the thermostat
 NEAREST, LARGEST, HOTTEST = 1.4, 200.0, 2.0  # Å, eV/Å, times the thermostat's temperature
 
 

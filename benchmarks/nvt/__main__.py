@@ -25,12 +25,13 @@ from typing import Any
 
 from benchmarks.hardware import hardware
 from benchmarks.nvt import figures
-from benchmarks.nvt.figures import Run, as_run, deviations, halves, nearest, pair_densities
+from benchmarks.nvt.figures import Run, as_run, deviations, halves, pair_densities
 from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import ModelRun, Schedule, run_model, schedule
-from benchmarks.nvt.report import page, picture
+from benchmarks.nvt.report import file_name, page
 from benchmarks.nvt.teacher import SPACING, path_errors, run_teacher
 from forcenet_md.artifact.export import read_card
+from forcenet_md.data.frames import shortest_distance
 from forcenet_md.engines.prepared import DAMP, timestep
 from forcenet_md.errors import ForceNetError
 from forcenet_md.force_error import times_worse
@@ -125,7 +126,7 @@ def _described(run: Run) -> dict[str, Any]:
         "averaged_from_ps": float(run.time[run.first]),
         "n_frames": len(run.settled),
         "temperatures": figures.temperatures(run),
-        "nearest": nearest(run.settled),
+        "nearest": min(map(shortest_distance, run.settled)),
         "g_noise": halves(run.settled),
     }
 
@@ -153,19 +154,19 @@ def _write(
     given: argparse.Namespace, result: dict[str, Any], run: Run, reference: Run | None
 ) -> None:
     given.results.mkdir(parents=True, exist_ok=True)
-    name = given.results / f"nvt-{result['name']}"
+    name = result["name"]
     curves = {"model": pair_densities(run.settled)}
-    runs = {f"{result['name']}, served": _curves(run)}
+    runs = {f"{name}, served": _curves(run)}
     if reference is not None:
         curves[given.teacher] = pair_densities(reference.settled)
         runs[given.teacher] = _curves(reference)
-    title = f"{result['name']} at {given.temperature:g} K, {result['ps']:g} ps"
-    plot_pair_distributions(given.results / picture(result["name"], "pairs"), curves, title)
-    temperatures = given.results / picture(result["name"], "temperatures")
+    title = f"{name} at {given.temperature:g} K, {result['ps']:g} ps"
+    plot_pair_distributions(given.results / file_name(name, "-pairs.png"), curves, title)
+    temperatures = given.results / file_name(name, "-temperatures.png")
     plot_temperatures(temperatures, runs, given.temperature, title)
-    write_text(name.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write_text(given.results / file_name(name, ".json"), json.dumps(result, indent=1) + "\n")
     text = page(result)
-    write_text(name.with_suffix(".md"), text)
+    write_text(given.results / file_name(name, ".md"), text)
     print(text)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from forcenet_md.data.frames import shortest_distance
 from forcenet_md.simulation.observables import (
     PairDistribution,
     element_temperatures,
@@ -81,8 +80,3 @@ def deviations(model: PairDistribution, reference: PairDistribution) -> dict[str
     both = [pair for pair in reference.g if pair in model.g]
     parts = [PairDistribution(each.r, {p: each.g[p] for p in both}) for each in (model, reference)]
     return parts[0].deviation(parts[1])
-
-
-def nearest(frames: Sequence[Atoms]) -> float:
-    """The shortest distance of two atoms, Å."""
-    return min(map(shortest_distance, frames))

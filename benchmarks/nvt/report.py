@@ -31,12 +31,12 @@ def _lines(r: Result) -> Iterator[str]:
     yield from ["", *_path(r), ""]
     yield from _pairs(r)
     for what in PICTURES:
-        yield from ["", f"![{what}]({picture(r['name'], what)})"]
+        yield from ["", f"![{what}]({file_name(r['name'], f'-{what}.png')})"]
 
 
-def picture(name: str, what: str) -> str:
-    """The file beside the page. what: of PICTURES"""
-    return f"nvt-{name}-{what}.png"
+def file_name(name: str, ending: str) -> str:
+    """Of the page, the figures and the pictures of a run."""
+    return f"nvt-{name}{ending}"
 
 
 def _whole(r: Result) -> str:
