@@ -1,6 +1,6 @@
 """What a committee costs: against one of its members, and against the members one by one.
 
-    .venv/bin/python benchmarks/committee.py [MODEL] [--out benchmarks/results/committee.md]
+    python -m benchmarks.committee [MODEL] [--out benchmarks/results/committee.md]
 
 500 atoms that move a little at every step. The members are MODEL and copies of it with perturbed
 weights. One by one means an evaluator for each, with its own neighbour list; bases apart, that each
@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.build import bulk
-from hardware import hardware
 
+from benchmarks.hardware import hardware
 from forcenet_md.artifact import archive
 from forcenet_md.inference.committee import CommitteeEvaluator
 from forcenet_md.inference.evaluator import ModelEvaluator
@@ -94,7 +94,7 @@ def main() -> None:
         f"# A committee of copies of the model {arguments.model}, ms per step",
         "",
         f"{hardware()}; float32, one thread, 500 atoms, medians of {STEPS} steps.",
-        "Made by `python benchmarks/committee.py --out …`.",
+        "Made by `python -m benchmarks.committee --out …`.",
         "",
         "| members | one model | one by one | committee, bases apart | committee | committee ÷ one"
         " model | committee ÷ one by one |",

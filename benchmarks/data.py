@@ -2,7 +2,7 @@
 
 Each size is a process of its own, so that its peak of resident memory is its own:
 
-    python benchmarks/data.py 10000 100000 1000000
+    python -m benchmarks.data 10000 100000 1000000
 
 prints the table of benchmarks/results/data.md. The frames are short extended XYZ, read by the same
 code as a user's file; then they are read in random order by two worker processes.

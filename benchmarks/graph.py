@@ -1,6 +1,6 @@
 """Neighbour graph: time per step against a search at every step and against ASE.
 
-    OMP_NUM_THREADS=1 python benchmarks/graph.py [--write]
+    OMP_NUM_THREADS=1 python -m benchmarks.graph [--write]
 
 Copper at its density, 6 Å; the atoms move as in a melt at 1500 K (velocities that are forgotten
 within 100 fs, steps of 2 fs). All in one run on one core, medians of processor time.
@@ -9,8 +9,8 @@ With --write the table replaces benchmarks/results/graph.md.
 
 from __future__ import annotations
 
+import argparse
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +80,9 @@ def processor() -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true", help=f"put the table into {RESULT}")
+    write = parser.parse_args().write
     table = [
         "| atoms | µs/atom, mean | between searches | search each step | ASE | search ÷ ours |"
         " ASE ÷ ours | steps per search |",
@@ -96,10 +99,10 @@ def main() -> None:
         "",
         *table,
         "",
-        "Made by `python benchmarks/graph.py --write`.",
+        "Made by `python -m benchmarks.graph --write`.",
     ]
     print("\n".join(lines))
-    if "--write" in sys.argv:
+    if write:
         RESULT.write_text("\n".join(lines) + "\n")
 
 

@@ -1,6 +1,6 @@
 """The model in LAMMPS's own process against a server behind a socket.
 
-    .venv/bin/python benchmarks/in_process.py [--out benchmarks/results/in-process.md]
+    python -m benchmarks.in_process [--out benchmarks/results/in-process.md]
 
 A model that answers zeros shows what either way costs; the shipped model shows what is left of the
 difference. Every figure is the fastest of several runs, taken in turn, of the same script: what
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
-from hardware import hardware
-from step import BIN, EXTERNAL, INPUT, Zeros
 
+from benchmarks.hardware import hardware
+from benchmarks.step import BIN, EXTERNAL, INPUT, Zeros
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.inference.load import load_evaluator, read_capabilities
 from forcenet_md.server.address import Listener, UnixAddress
@@ -57,7 +58,12 @@ def loop_time(command: list[str], ranks: int, steps: int, folder: Path) -> float
     if ranks > 1:
         command = [str(BIN / "mpirun"), "-n", str(ranks), *command]
     done = subprocess.run(
-        [*command, "-in", "in", "-log", "none"], cwd=folder, text=True, capture_output=True
+        [*command, "-in", "in", "-log", "none"],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        # So that this module is found from that folder.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     loops = re.findall(r"Loop time of ([\d.e+-]+)", done.stdout)
     if len(loops) != 2:
@@ -67,7 +73,7 @@ def loop_time(command: list[str], ranks: int, steps: int, folder: Path) -> float
 
 def measure(name: str, atoms: int, ranks: int, steps: int) -> dict[str, np.ndarray]:
     """Seconds per step of every repeat: without forces, behind a socket, in process."""
-    inside = [sys.executable, __file__, "--inside", name]
+    inside = [sys.executable, "-m", "benchmarks.in_process", "--inside", name]
     times: dict[str, list[float]] = {"alone": [], "socket": [], "in process": []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -112,7 +118,7 @@ def main() -> None:
         "",
         f"{hardware()}; float32, one thread, unix socket; the fastest of {REPEATS} runs taken in"
         " turn, and their median. The model `nothing` answers zeros.",
-        "Made by `python benchmarks/in_process.py --out …`.",
+        "Made by `python -m benchmarks.in_process --out …`.",
         "",
         "| model | atoms | ranks | LAMMPS without forces | socket | in process"
         " | in process / socket |",

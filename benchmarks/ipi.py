@@ -1,6 +1,6 @@
 """One step of i-PI: our driver beside i-PI's own, and beads in one batch beside one at a time.
 
-    .venv/bin/python benchmarks/ipi.py [MODEL] [--out benchmarks/results/ipi.md]
+    python -m benchmarks.ipi [MODEL] [--out benchmarks/results/ipi.md]
 
 i-PI and the driver are processes of their own with one thread each, over a unix socket. A step's
 time is read from i-PI's output file while it grows, so starting up does not count.
@@ -25,8 +25,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
-from hardware import hardware
 
+from benchmarks.hardware import hardware
 from forcenet_md.errors import ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request, Timings
 from forcenet_md.inference.load import load_evaluator
@@ -110,7 +110,8 @@ def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=os.environ | ONE,
+        # The path, so that this module is found from that folder.
+        env=os.environ | ONE | {"PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -170,7 +171,7 @@ def measure(
 
 def ours(model: str, zeros: bool, sockets: int) -> list[str]:
     kind = "zeros" if zeros else "model"
-    return [sys.executable, __file__, model, "--drive", kind, "NAME", str(sockets)]
+    return [sys.executable, "-m", "benchmarks.ipi", model, "--drive", kind, "NAME", str(sockets)]
 
 
 def alloy(cells: tuple[int, int, int]) -> Atoms:
@@ -239,7 +240,7 @@ def main() -> None:
         "# One step of i-PI",
         "",
         f"{hardware()}; NVT with Langevin, unix socket, one thread per process; medians of"
-        f" {REPEATS} pairs of runs in turn. Made by `python benchmarks/ipi.py --out …`.",
+        f" {REPEATS} pairs of runs in turn. Made by `python -m benchmarks.ipi --out …`.",
         "",
     ]
     print("\n".join(lines), flush=True)

@@ -1,6 +1,6 @@
 """Test error against the number of training frames, and against the number of training steps.
 
-    .venv/bin/python -m benchmarks.learning_curve CONFIG.yaml --folder DATA --work WORK
+    python -m benchmarks.learning_curve CONFIG.yaml --folder DATA --work WORK
         --out FILE.md [--frames 225 900 3600] [--steps 1000 2500 8000] [--against adam 2e-3]
         [--also m.pt …]
 

@@ -1,6 +1,6 @@
 """The network alone: the exported form against the form as written and the machine's own peak.
 
-    .venv/bin/python benchmarks/network.py [--out benchmarks/results/network.md] [--device cuda:0]
+    python -m benchmarks.network [--out benchmarks/results/network.md] [--device cuda:0]
 
 Copper at its density, 6 Å, float32, one thread on a CPU. The peak is a matrix product of the
 network's own width timed beside it. "As written" concatenates [ε, h_s, h_t] for every edge.
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.build import bulk
-from hardware import hardware
 from torch import Tensor
 
+from benchmarks.hardware import hardware
 from forcenet_md.artifact.export import export_model, load_model
 from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.inference.batch import Batch, collate
-from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
+from forcenet_md.models.forcenet import ForceNet, ForceNetConfig, Interaction
 from forcenet_md.models.interface import segment_sum
 from forcenet_md.system import System
 
@@ -47,6 +47,9 @@ def as_written(net: ForceNet, b: Batch) -> Tensor:
     h = net.embed(b.species)
     basis = net.edge_basis(b.species, b.source, b.target, b.vector)
     for layer in net.interactions:
+        assert isinstance(layer, Interaction)
+        assert layer.edge_filter is not None
+        assert layer.node_filter is not None
         e = layer.edge_filter(basis[:, :-1])
         z = torch.cat([e, h.index_select(0, b.source), h.index_select(0, b.target)], dim=1)
         y = layer.node_filter(h)
@@ -107,7 +110,7 @@ def main() -> None:
         "# The network alone",
         "",
         f"{where}; fcc Cu, 6 Å, float32" + (", one thread." if device.type == "cpu" else "."),
-        "Made by `python benchmarks/network.py --out …`.",
+        "Made by `python -m benchmarks.network --out …`.",
         "",
         "| network | atoms | edges | exported, ms | as written, ms | ratio | fraction of the"
         " matrix-product peak | max ΔF / max F |",

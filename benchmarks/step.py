@@ -1,6 +1,6 @@
 """Where the time of one LAMMPS step goes: engine, transport, codec, graph, network.
 
-    .venv/bin/python benchmarks/step.py [MODEL] [--out benchmarks/results/step.md]
+    python -m benchmarks.step [MODEL] [--out benchmarks/results/step.md]
 
 For 64, 500 and 4000 atoms of the alloy three runs of plain `lmp` on one rank: without forces (the
 engine's floor), with a server that answers zeros (transport and codec in warm caches), with the
@@ -16,11 +16,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from hardware import hardware
 
+from benchmarks.hardware import hardware
+from forcenet_md.errors import ForceNetError
 from forcenet_md.inference.interface import Capabilities, Evaluator, Request, Timings
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.server.address import Listener, UnixAddress
@@ -69,7 +71,7 @@ class Zeros:
 
     def warm_up(self) -> None: ...
 
-    def evaluate(self, requests: list[Request]) -> list[Forces]:
+    def evaluate(self, requests: Sequence[Request]) -> list[Forces | ForceNetError]:
         return [Forces(np.zeros_like(r.system.positions)) for r in requests]
 
 
@@ -159,7 +161,7 @@ def main() -> None:
         "",
         f"{hardware()}; float32, one thread, `lmp` on one rank, unix socket, means.",
         "The step with a model that costs nothing has warm caches, so it is less than the sum of"
-        " transport and codec beside it. Made by `python benchmarks/step.py --out …`.",
+        " transport and codec beside it. Made by `python -m benchmarks.step --out …`.",
         "",
         "| atoms | engine alone | transport | codec | graph | network | whole step | p99"
         " | first step | step with a model that costs nothing | all but engine and network |",

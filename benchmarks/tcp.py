@@ -1,6 +1,6 @@
 """What a network between LAMMPS and the server adds to a step. Needs root's rights and `ip`.
 
-    .venv/bin/python benchmarks/tcp.py [--out benchmarks/results/tcp.md]
+    python -m benchmarks.tcp [--out benchmarks/results/tcp.md]
 
 LAMMPS stands in another network namespace of the same machine, so this is the cost of the system's
 tcp alone: the cables and switches of a cluster come on top. The server answers zeros; unix socket
@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import step
-from hardware import hardware
 
+from benchmarks import step
+from benchmarks.hardware import hardware
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.server.address import Listener, TcpAddress, UnixAddress
 from forcenet_md.server.loop import Server
@@ -89,7 +89,7 @@ def main() -> None:
         [
             "# LAMMPS and server on two network namespaces, ms per step\n",
             f"{hardware()}; a server that answers zeros, `lmp` on one rank, {ROUNDS} rounds.",
-            "Made by `python benchmarks/tcp.py --out …`.\n",
+            "Made by `python -m benchmarks.tcp --out …`.\n",
             "| atoms | unix socket, best | tcp, best | added"
             " | unix socket, median | tcp, median | added |",
             "|---|---|---|---|---|---|---|",

@@ -1,6 +1,6 @@
 """Training throughput: frames per second, and the share of the processor's matrix-product rate.
 
-    .venv/bin/python benchmarks/training.py [--first CHECKOUT] [--out FILE]
+    python -m benchmarks.training [--first CHECKOUT] [--out FILE]
 
 108-atom crystals of Ag Au Cu Pd Pt, labelled with ASE's EMT, two frames a step, one thread. Three
 forms of the same training step, interleaved, medians of processor time: as the paper writes it
@@ -26,10 +26,10 @@ import numpy as np
 import torch
 import yaml
 from ase.build import bulk
-from hardware import hardware
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from benchmarks.hardware import hardware
 from forcenet_md.data.frames import write_frames
 from forcenet_md.data.teachers import open_teacher
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig, Interaction
@@ -180,11 +180,11 @@ def run(
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(tree), encoding="utf-8")
     root = checkout or Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     before = os.times()
     subprocess.run(
         [sys.executable, "-m", "forcenet_md", "train", str(config)],
-        check=True, capture_output=True, env=environment,
+        check=True, capture_output=True, env=environment, cwd=root,  # found there before all else
     )  # fmt: skip
     after = os.times()
     used = after.children_user - before.children_user
@@ -201,7 +201,7 @@ def main(first: Path | None, out: Path | None) -> None:
         "# Training throughput",
         "",
         f"{hardware()}; one thread, float32, two frames of 108 atoms a step, processor time.",
-        "Made by `python benchmarks/training.py --first CHECKOUT --out …`.",
+        "Made by `python -m benchmarks.training --first CHECKOUT --out …`.",
         "",
         "One step (forward, gradient, Adam) on a batch that is there. Share: multiply-adds of the",
         "folded form over those a 1024³ product does in the same time: the three forms of a model",
