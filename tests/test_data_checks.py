@@ -208,3 +208,11 @@ def test_columns_of_the_frames_own_that_are_not_kept_are_named(tmp_path: Path) -
         said = [remark for remark in manifest.remarks if "not kept" in remark]
         kept = again.suffix == ".h5"  # there it says where the frames were read at first
         assert [" not kept: source (" in remark for remark in said] == ([] if kept else [True])
+
+
+def test_frames_that_say_they_did_not_converge_are_named(tmp_path: Path) -> None:
+    """In the column of VASP's; what is no yes or no says nothing."""
+    told = [True, False, 1, 0, 0.0, "yes", np.zeros(2)]
+    frames = [labelled(k, scf_converged=value) for k, value in enumerate(told)]
+    found = compiled(tmp_path, [*frames, labelled(9)]).unconverged
+    assert [place.frame for place in found.named] == [1, 3, 4]

@@ -67,7 +67,7 @@ class Survey:
         self._source.append(self._names.setdefault(name, len(self._names)))
         number = info.get("source_frame", row)
         self._number.append(int(number) if isinstance(number, int | float | np.number) else row)
-        if info.get(CONVERGED) in (False, 0.0):
+        if str(info.get(CONVERGED)) in ("False", "0", "0.0"):
             self._unconverged.append(row)
         self._counts += np.bincount(frame.numbers, minlength=N_ELEMENTS + 1)
         absolute = np.abs(frame.forces)
