@@ -156,5 +156,9 @@ def test_the_model_with_whole_paths_and_the_smallest_error_on_them_is_handed_out
 
 def test_a_rough_teacher_is_warned_of() -> None:
     assert warnings("emt", [SMOOTH]) == []
-    (warning,) = warnings("emt", [SMOOTH, ROUGH])
-    assert "emt is rough: the force on Cu changes by 0.1 eV/Å in 0.01 Å" in warning
+    worse = {**ROUGH, "change": 0.2}
+    gold = {**ROUGH, "element": "Au"}
+    (warning,) = warnings("emt", [SMOOTH, ROUGH, worse, gold])
+    assert "emt is rough: the force changes on Cu by 0.2 eV/Å in 0.01 Å" in warning
+    assert "on Au by 0.1 eV/Å" in warning
+    assert "by 0.1 eV/Å in 0.01 Å (roughness 0.80), on Au" not in warning

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -76,14 +77,23 @@ def screened(work: Work, plan: Plan, start: Atoms) -> list[dict[str, object]]:
     return list(json.loads(path.read_text("utf-8")))
 
 
-def warnings(teacher: str, lines: Sequence[dict[str, object]]) -> list[str]:
-    """A sentence for each element along whose line the teacher is rough."""
+def warnings(teacher: str, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """At most one sentence: the elements along whose lines the teacher is rough."""
+    worst: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        if line["verdict"] == "rough":
+            known = worst.get(line["element"], line)
+            worst[line["element"]] = max(known, line, key=lambda x: float(x["change"]))
+    if not worst:
+        return []
+    changes = ", ".join(
+        f"on {element} by {line['change']:.3g} eV/Å in {line['step']:g} Å"
+        f" (roughness {line['roughness']:.2f})"
+        for element, line in worst.items()
+    )
     return [
-        f"{teacher} is rough: the force on {line['element']} changes by {line['change']:.3g} eV/Å"
-        f" in {line['step']:g} Å (roughness {line['roughness']:.2f}, smooth potentials have up to"
-        " 0.1); no network can learn a jump, its error stalls."
-        for line in lines
-        if line["verdict"] == "rough"
+        f"{teacher} is rough: the force changes {changes}, where smooth potentials have a roughness"
+        " of up to 0.1; no network can learn a jump, its error stalls."
     ]
 
 
