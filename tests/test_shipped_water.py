@@ -1,0 +1,77 @@
+"""The water model that ships with the package does what its card says, and says what it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from forcenet_md import ForceNetCalculator
+from forcenet_md.artifact.export import read_card
+from forcenet_md.data.frames import forces_of, read_frames
+from forcenet_md.data.visiting import Visit, follow
+from forcenet_md.inference.load import model_path
+
+# 64 molecules on the model's own path, with the forces the shipped file gave when it was made.
+CHECK = Path(__file__).parent / "data" / "shipped" / "water.extxyz"
+LENGTH = 0.98  # Å, of an O–H bond at rest in the liquid
+
+
+def test_its_card_is_complete_and_its_file_small() -> None:
+    path = Path(model_path("water"))
+    card = read_card(path)
+    assert path.stat().st_size < 5_000_000
+    assert card.elements == ["H", "O"]
+    assert card.net_force_removed
+    assert card.test_errors["held_out"] == "test"
+    assert card.test_errors["relative"] <= 0.145
+    assert "LGPL-3.0" in card.training_data.licence
+    assert "not independent" in card.notes
+    assert "Not for" in card.notes
+
+
+def test_its_forces_on_a_check_structure() -> None:
+    atoms = read_frames(CHECK)[0]
+    kept = forces_of(atoms)
+    atoms.calc = ForceNetCalculator("water")
+    assert np.abs(atoms.get_forces() - kept).max() < 1e-3
+    assert np.abs(kept).mean() > 0.3
+
+
+@pytest.mark.parametrize("stretch", [-0.12, 0.12, 0.25])
+def test_a_bond_that_is_stretched_or_pressed_goes_back(stretch: float) -> None:
+    """By what an O–H bond is known for, 3600 1/cm or 45 eV/Å² near its length, in the liquid."""
+    atoms = read_frames(CHECK)[0]
+    hydrogen, direction, length = bond(atoms)
+    atoms.positions[hydrogen] += (LENGTH - length) * direction
+    calculator = ForceNetCalculator("water")
+    before = calculator.get_forces(atoms)[hydrogen] @ direction
+    atoms.positions[hydrogen] += stretch * direction
+    after = calculator.get_forces(atoms)[hydrogen] @ direction
+    assert 20.0 < (before - after) / stretch < 90.0
+
+
+def bond(atoms: Atoms) -> tuple[int, np.ndarray, float]:
+    """A hydrogen atom of the first molecule, the direction to it from the oxygen, its length."""
+    oxygen = int(np.flatnonzero(atoms.numbers == 8)[0])
+    vectors = atoms.get_distances(oxygen, range(len(atoms)), mic=True, vector=True)
+    lengths = np.where(atoms.numbers == 1, np.linalg.norm(vectors, axis=1), np.inf)
+    hydrogen = int(lengths.argmin())
+    length = float(lengths[hydrogen])
+    return hydrogen, vectors[hydrogen] / length, length
+
+
+@pytest.mark.slow
+def test_its_molecules_hold_in_dynamics() -> None:
+    """Trained on the DFT frames alone, they break within a quarter of a picosecond."""
+    start = read_frames(CHECK)[0]
+    plan = Visit(300.0, time_ps=0.5, spacing_ps=0.05, timestep_fs=0.5)
+    path = list(follow(start, ForceNetCalculator("water"), plan, seed=5))
+    assert len(path) == 10
+    for atoms in path:
+        distances = atoms.get_all_distances(mic=True)
+        distances = distances[np.ix_(atoms.numbers == 1, atoms.numbers == 8)]
+        assert distances.min(axis=1).max() < 1.4
+        assert (np.bincount(distances.argmin(axis=1), minlength=64) == 2).all()
