@@ -18,9 +18,10 @@ from training_runs import crystal, frames_of, label
 
 from benchmarks.paper import expand
 from benchmarks.paper.__main__ import main
+from benchmarks.paper.carry_out import open_source
 from benchmarks.paper.expand import load_studies
 from benchmarks.paper.folds import by_system, by_time, thinned, trajectories
-from benchmarks.paper.report import rows
+from benchmarks.paper.report import rows, write_report
 from benchmarks.paper.statistics import change, mean
 from forcenet_md.data.frames import write_frames
 from forcenet_md.data.store import Frames
@@ -244,6 +245,24 @@ def test_the_table_is_over_whole_sets_of_runs(tiny: Path) -> None:
     assert second.change is not None
     assert second.change.value == pytest.approx(0.2)
     assert second.paper_change == pytest.approx(0.0373 / 0.036 - 1.0)
+
+
+def test_a_study_of_one_split_has_a_table(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = yaml.safe_load(tiny.read_text())
+    del tree["common"]["splits"]["system"]
+    tiny.write_text(yaml.safe_dump(tree, sort_keys=False))
+    data = open_source(write_relaxations(tmp_path / "r.extxyz"), tmp_path / "out", "sid", "frame")
+    for number, run in enumerate(load_studies(tiny)["sizes"].runs):
+        figures = _found({"a": 0.02, "b": 0.1}, 1.0 + number)
+        folder = tmp_path / "out" / "runs" / run.name(data.sha256)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(figures))
+    write_report(tmp_path / "t.md", tiny, data, tmp_path / "out")
+    page = (tmp_path / "t.md").read_text()
+    assert "held-out stretches of time: 1 fold(s), 1 seeds, 5 systems" in page
+    assert "held-out systems" not in page
 
 
 def _found(sizes: dict[str, float], share: float) -> dict[str, object]:

@@ -124,6 +124,8 @@ def _head(data: Data, studies: Path) -> list[str]:
     ]
     for split, what in SPLITS.items():
         own = [run for run in runs if run.split == split]
+        if not own:
+            continue
         folds = [fold_of(run, data) for run in {run.fold: run for run in own}.values()]
         sizes = [len(rows) for fold in folds for rows in fold.test.values()]
         lines.append(
