@@ -1,0 +1,56 @@
+"""The lithium thiophosphate model that ships with the package does what its card says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forcenet_md import ForceNetCalculator
+from forcenet_md.artifact.export import read_card
+from forcenet_md.data.frames import forces_of, read_frames
+from forcenet_md.data.visiting import Visit, follow
+from forcenet_md.inference.load import model_path
+
+# 128 atoms at 361, 686 and 820 K, ends of paths of the model, with CHGNet's forces.
+CHECK = Path(__file__).parent / "data" / "shipped" / "lips.extxyz"
+
+
+def test_its_card_is_complete_and_its_file_small() -> None:
+    path = Path(model_path("lips"))
+    card = read_card(path)
+    assert path.stat().st_size < 5_000_000
+    assert card.elements == ["Li", "P", "S"]
+    assert card.pair_floor
+    assert card.test_errors["relative"] <= 0.09
+    assert len(card.test_errors["by_temperature"]) == 5
+    assert card.test_errors["path"]["ratio"] <= 1.5
+    assert card.test_errors["path"]["whole_paths"] == card.test_errors["path"]["paths"]
+    assert "chgnet" in card.training_data.description
+    assert "no DFT calculation" in card.notes
+    assert "Not for" in card.notes
+
+
+def test_its_forces_on_frames_of_its_own_paths() -> None:
+    """Not trained on; the teacher's forces."""
+    differences, sizes = [], []
+    for atoms in read_frames(CHECK):
+        truth = forces_of(atoms)
+        atoms.calc = ForceNetCalculator("lips")
+        differences.append(np.abs(atoms.get_forces() - truth).mean())
+        sizes.append(np.abs(truth).mean())
+    assert np.sum(differences) / np.sum(sizes) < 0.11
+
+
+@pytest.mark.slow
+def test_its_tetrahedra_hold_in_dynamics() -> None:
+    """Each P keeps four S within 2.6 Å for 2 ps at 600 K."""
+    start = read_frames(CHECK)[1]
+    plan = Visit(600.0, time_ps=2.0, spacing_ps=0.1, timestep_fs=2.0)
+    path = list(follow(start, ForceNetCalculator("lips"), plan, seed=5))
+    assert len(path) == 20
+    for atoms in path:
+        distances = atoms.get_all_distances(mic=True)
+        around = distances[np.ix_(atoms.numbers == 15, atoms.numbers == 16)] < 2.6
+        assert (around.sum(axis=1) == 4).all()
