@@ -118,6 +118,24 @@ def test_relaxation_holds_what_the_poscar_holds(server: str, tmp_path: Path) -> 
     assert np.abs(end.get_forces()[free]).max() <= 0.02
 
 
+@pytest.mark.usefixtures("plugin")
+def test_the_temperature_is_that_of_what_moves(server: str, tmp_path: Path) -> None:
+    slab = fcc111("Pt", (2, 2, 4), vacuum=5.0, periodic=True)
+    slab.set_constraint(FixAtoms([a.index for a in slab if a.tag > 2]))
+    write(tmp_path / "POSCAR", slab)
+    done = prepare(
+        tmp_path / "POSCAR", "-m", "ase:emt", "--temperature", "250", "--listen", server, "-o",
+        tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    script = (tmp_path / "POSCAR.in").read_text()
+    run = lammps_runs.run("variable steps index 0\n" + script, tmp_path)
+    assert run.returncode == 0, run.output
+    assert "thermo_modify settings will be lost" not in run.output
+    velocity = 2 * 250.0  # K, what the script gives the atoms to begin with
+    assert run.thermo()[0][0, 2] == pytest.approx(velocity, rel=1e-4)
+
+
 def test_the_box_is_the_same_crystal() -> None:
     atoms = skewed_alloy()
     boxed = in_box(atoms, MARGIN)

@@ -112,14 +112,16 @@ def script_text(
             "fix hold held setforce 0.0 0.0 0.0",
             "",
         ]
-    if len(held) and not relax:
-        lines += ["compute temperature moving temp", "thermo_modify temp temperature"]
+    own = len(held) > 0 and not relax  # a temperature of what moves alone
     thermo = [*(["pe"] if capabilities.energy else []), *(["press"] if capabilities.stress else [])]
     moving = "moving" if len(held) else "all"
     body = _relax(plan) if relax else _dynamics(atoms, plan, moving, len(atoms) - len(held))
     dump = "id element x y z fx fy fz" if relax else "id element x y z vx vy vz"
     lines += [
+        *(["compute temperature moving temp"] if own else []),
         f"thermo_style custom step {' '.join(['fmax' if relax else 'time temp', *thermo, 'cpu'])}",
+        # after thermo_style, which forgets it
+        *(["thermo_modify temp temperature"] if own else []),
         f"thermo {10 if relax else 100}",
         f"dump trajectory all custom {10 if relax else 100} {plan.name}.dump {dump}",
         f"dump_modify trajectory sort id element {' '.join(elements)}",

@@ -125,8 +125,9 @@ def card_warnings(name: str, cards: Sequence[Card]) -> tuple[str, ...]:
     ]
     if not all(card.conservative for card in cards):
         warnings.append(
-            f"forces of {name} are not a gradient: in dynamics use a thermostat with"
-            " a time constant of 0.1 ps or less, not NVE"
+            f"forces of {name} are not a gradient: in dynamics use a local thermostat (Langevin)"
+            " with a time constant of 0.1 ps or less, not NVE, nor one of all atoms together"
+            " (fix nvt)"
         )
     return tuple(dict.fromkeys(warnings))
 
