@@ -134,7 +134,12 @@ def test_the_clock_adds_up_sittings_and_survives_a_kill(
         killed.tick()
     assert Clock(path, 100.0).spent["training"] >= 10.0
     assert Clock(path, 20.0).left == 0.0
-    assert [words(s) for s in (40, 720, 3900)] == ["40 s", "12 min", "1 h 05 min"]
+    assert [words(s) for s in (40, 200, 720, 3900)] == [
+        "40 s",
+        "3 min 20 s",
+        "12 min",
+        "1 h 05 min",
+    ]
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.03, 0.5])
@@ -233,6 +238,7 @@ def test_the_criterion() -> None:
     assert good(figures)
     assert judgement(figures, 0.05).endswith("The test error is 4.0 % of the mean force.")
     assert "where 3 % is wanted" in judgement(figures, 0.03)
+    assert "is wanted" not in judgement(figures, 0.0)  # 0: all of the budget, whatever comes
     for wrong in ({"ratio": 1.51}, {"whole_paths": 5}, {"ratio": None}):
         assert not good({**figures, **wrong})
         assert "It fell short" in judgement({**figures, **wrong}, 0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import lzma
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.io import read, write
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "04-slabs"
@@ -35,6 +37,39 @@ def labelled(atoms: Atoms, scale: float = 1.0) -> Atoms:
     forces = scale * bare.get_forces()
     bare.calc = SinglePointCalculator(bare, forces=forces)
     return bare
+
+
+def test_folders_as_oc20_publishes_them(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    """Frames in no order, held atoms by a constraint, names in a text file beside them."""
+    frames = relaxation("not written", 10, 1)
+    folder = tmp_path / "s2ef"
+    folder.mkdir()
+    order = np.random.default_rng(4).permutation(10)
+    for atoms in frames:
+        atoms.set_constraint(FixAtoms(atoms.arrays.pop("fixed").nonzero()[0]))
+    columns = ["symbols", "positions", "move_mask", "tags", "forces"]
+    write(folder / "0.extxyz", [frames[k] for k in order], columns=columns, write_info=False)
+    (folder / "0.extxyz.xz").write_bytes(lzma.compress((folder / "0.extxyz").read_bytes()))
+    (folder / "0.extxyz").unlink()
+    lines = [f"random7,frame{k},-1.5\n" for k in order]
+    (folder / "0.txt").write_text("".join(lines), encoding="utf-8")
+    scripts["split"].main(folder, tmp_path)
+    train, test = (read(tmp_path / f"{name}.extxyz", ":") for name in ("train", "test"))
+    assert [a.info["frame"] for a in train] == [0, 1, 3, 4, 5, 6, 7, 8]
+    assert [(a.info["frame"], a.info["part"]) for a in test] == [(2, "middle"), (9, "end")]
+    assert np.abs(train[0].positions - frames[0].positions).max() < 1e-6
+    assert {a.info["sid"] for a in train} == {"random7"}
+    assert train[0].arrays["fixed"].sum() == 8
+
+
+def test_frames_of_no_relaxation_are_refused(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    frames = relaxation("a", 3, 1)
+    del frames[1].info["sid"]
+    write(tmp_path / "frames.extxyz", frames)
+    with pytest.raises(SystemExit, match="no column sid: name the relaxation each is of"):
+        scripts["split"].main(tmp_path / "frames.extxyz", tmp_path)
 
 
 def relaxation(sid: str, n_frames: int, seed: int) -> list[Atoms]:

@@ -21,6 +21,7 @@ from serving import COMMAND
 
 from forcenet_md.calculators.register import known
 from forcenet_md.data.frames import forces_of, read_frames, write_frames
+from forcenet_md.data.label_run import LabelRun
 from forcenet_md.data.labelling import label_frames
 from forcenet_md.data.part_file import PartFile
 from forcenet_md.data.screening import choose_lines, screen
@@ -49,6 +50,15 @@ def label(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def _paths() -> list[str]:
     return [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+
+
+def test_labels_that_are_there_are_not_replaced(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.extxyz", [crystal(1)])
+    out = tmp_path / "out.extxyz"
+    out.write_text("labels of a week", encoding="utf-8")
+    with pytest.raises(DataError, match=r"out\.extxyz is there already: remove it to label again"):
+        LabelRun([crystal(1)], tmp_path / "a.extxyz", "emt", ["Cu"], out)
+    assert out.read_text(encoding="utf-8") == "labels of a week"
 
 
 def test_every_fault_costs_one_frame() -> None:

@@ -22,7 +22,7 @@ from serving import COMMAND, ServeProcess
 from forcenet_md.cli.prepare import prepare as prepare_command
 from forcenet_md.engines.lammps_input import MARGIN, Plan, script_text, write_lammps_input
 from forcenet_md.engines.prepared import file_name, in_box, remarks_on_size, timestep
-from forcenet_md.errors import DataError, UnknownElementError
+from forcenet_md.errors import DataError, RequestError, UnknownElementError
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.inference.load import read_capabilities
 
@@ -237,6 +237,9 @@ def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
     assert remarks_on_size(piece, known) == []
     [remark] = remarks_on_size(unit, known)
     assert "the cell is only 2.08 Å thick" in remark  # 3.6 / √3, between (111) planes
+    assert remark.endswith("`atoms * (5, 5, 5)`")
+    slab = fcc111("Cu", (1, 3, 3), a=3.6, vacuum=8.0, periodic=True)  # 2.2 Å, 6.6 Å, and thick
+    assert remarks_on_size(slab, known)[0].endswith("`atoms * (5, 2, 1)`")
     open_one = piece.copy()
     open_one.cell[2] *= 0.5
     assert len(remarks_on_size(open_one, known)) == 1
@@ -248,6 +251,32 @@ def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
         "each atom has about 9696 neighbours within the cutoff of 30 Å"
         in (remarks_on_size(piece, far)[0])
     )
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "reason"),
+    [
+        ("npt", r"direct forces have no pressure"),
+        ("nve", r"direct forces do not conserve energy"),
+        ("rexal", r"rexal is not prepared: give nvt or relax"),
+    ],
+)
+def test_ensembles_that_are_not_prepared(ensemble: str, reason: str, tmp_path: Path) -> None:
+    write(tmp_path / "cu.cif", bulk("Cu", cubic=True))
+    with pytest.raises(RequestError, match=reason):
+        prepare_command(tmp_path / "cu.cif", "alloy", out=tmp_path, ensemble=ensemble)
+    assert not list(tmp_path.glob("*.in"))
+
+
+def test_what_the_card_says_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slab = fcc111("Cu", (3, 3, 3), vacuum=8.0, periodic=True)
+    slab.info.clear()
+    write(tmp_path / "slab.extxyz", slab)
+    prepare_command(tmp_path / "slab.extxyz", "slabs", out=tmp_path)
+    told = capsys.readouterr().out
+    assert "the card of slabs says: For these 30 systems" in told
+    assert "Not for other systems or orientations, dynamics," in told
+    assert (tmp_path / "slab.in").is_file()
 
 
 @pytest.mark.slow
@@ -345,7 +374,7 @@ def test_it_names_the_commands_for_lammps(
     out = tmp_path / "my run"
     write(tmp_path / "cu.vasp", bulk("Cu", cubic=True) * (4, 4, 4))
     prepare_command(tmp_path / "cu.vasp", "alloy", out=out, listen="unix:/tmp/s")
-    assert capsys.readouterr().out.splitlines()[1:] == [
+    assert capsys.readouterr().out.splitlines()[2:] == [  # after the files and the card
         "now, in two terminals:",
         "",
         "    forcenet-md serve --model alloy --listen unix:/tmp/s",

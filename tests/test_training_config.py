@@ -19,7 +19,8 @@ from forcenet_md.training.schedule import learning_rate
     ("override", "message"),
     [
         ("training.batch=0", "training.batch"),
-        ("training.bach=2", "training.bach: there is no such setting"),
+        ("training.bach=2", "training.bach: there is no such setting; take batch"),
+        ("trainig.steps=2", "trainig: there is no such setting; take training"),
         ("model.widht=3", "'widht' is no setting of the model"),
         ("model.envelope=none", "model"),
         ("model.cutoff=0", "model: cutoff must be a positive number, not 0"),

@@ -32,7 +32,8 @@ def _print(path: Path, card: dict[str, object]) -> None:
     table = Table(title=f"{path}", show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for key, value in card.items():
+    # What a model is for, and not for, is in its notes.
+    for key, value in {"name": None, "notes": None, **card}.items():
         # Text, not markup: a card is data.
         table.add_row(key.replace("_", " "), Text("\n".join(_lines(value)) or "none stated"))
     Console().print(table)

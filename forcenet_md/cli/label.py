@@ -79,7 +79,7 @@ def label(
     out = out or beside(structures, "-labelled.extxyz")
     part = beside(out, ".part")
     if resume and out.exists() and not part.exists():
-        _say(f"{out} is there and nothing was stopped: remove it to label again.")
+        _say(f"{out} is whole: there is nothing to go on with.")
         return
     order = elements.split(",") if elements else []
     options = Options(tuple(order), sys.maxsize)

@@ -22,7 +22,7 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the files.")] = Path("."),
     temperature: Annotated[float, typer.Option(min=0.001, max=1e6, help="K.")] = 300.0,
     ensemble: Annotated[
-        Literal["nvt", "relax"], typer.Option(help="Dynamics with a thermostat, or relaxation.")
+        str, typer.Option(help="nvt: dynamics with a thermostat; relax: relaxation.")
     ] = "nvt",
     beads: Annotated[
         int, typer.Option(min=1, max=1024, help="With --for ipi: beads of the path integral.")
@@ -41,22 +41,21 @@ def prepare(
     from forcenet_md.data.frames import read_frames
     from forcenet_md.engines.ipi_prepare import IpiPlan, readable_name, write_ipi_input
     from forcenet_md.engines.lammps_input import Plan, write_lammps_input
-    from forcenet_md.engines.prepared import file_name, remarks_on_size
+    from forcenet_md.engines.prepared import as_ensemble, file_name, remarks_on_size
     from forcenet_md.errors import RequestError
     from forcenet_md.inference.load import read_capabilities
     from forcenet_md.server.address import default_address, parse_address
 
-    name = file_name(structure)
+    name, kind = file_name(structure), as_ensemble(ensemble)
     if engine == "ipi":
         name = readable_name(name)
         address = listen or f"unix:{name[:80]}"
-        plan = IpiPlan(name, address, ensemble, temperature, beads)
+        plan = IpiPlan(name, address, kind, temperature, beads)
         atoms = read_frames(structure)[-1]
         capabilities = read_capabilities(model)
         file, script, remarks = write_ipi_input(out, atoms, plan, capabilities, overwrite)
         typer.echo(f"wrote {file} and {script}")
-        for remark in [*remarks, *remarks_on_size(atoms, capabilities)]:
-            typer.echo(remark)
+        _say([*remarks, *remarks_on_size(atoms, capabilities)], model)
         _tell(_ipi_commands(out, model, address, file.name, script.name))
         return
     if beads != 1:
@@ -64,12 +63,23 @@ def prepare(
     server = parse_address(listen) if listen else default_address()
     atoms = read_frames(structure)[-1]
     capabilities = read_capabilities(model)
-    lammps_plan = Plan(name, model, str(server), ensemble, temperature)
+    lammps_plan = Plan(name, model, str(server), kind, temperature)
     file, script = write_lammps_input(out, atoms, lammps_plan, capabilities, overwrite)
     typer.echo(f"wrote {file} and {script}")
-    for remark in remarks_on_size(atoms, capabilities):
-        typer.echo(remark)
+    _say(remarks_on_size(atoms, capabilities), model)
     _tell(_lammps_commands(out, model, str(server), script.name))
+
+
+def _say(remarks: list[str], model: str) -> None:
+    """Remarks, and what the card of a model file says it is for: now it is to be read."""
+    from forcenet_md.artifact.archive import read
+    from forcenet_md.artifact.find import model_path
+
+    for remark in remarks:
+        typer.echo(remark)
+    notes = "" if model.startswith("ase:") else read(model_path(model)).card.notes
+    if notes:
+        typer.echo(f"the card of {model} says: {notes}")
 
 
 def _lammps_commands(out: Path, model: str, server: str, script: str) -> dict[str, list[str]]:

@@ -41,6 +41,8 @@ class LabelRun:
                     raise DataError(f"--out {out} would replace what is read: give another path.")
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise DataError(f"--out {out} lies in the folder that is read: give another path.")
+        if out.exists() and not resume:
+            raise DataError(f"{out} is there already: remove it to label again, or give --out.")
         check_output(out)
         header = {
             "structures": sha256(source),

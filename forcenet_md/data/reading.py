@@ -318,4 +318,4 @@ def _check_size(n: int, limit: int) -> None:
 
 def _short(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {text[:100]}" if text else type(error).__name__
+    return f"{type(error).__name__}: {text[:100]}" if text else "ASE gives no reason"

@@ -60,8 +60,10 @@ class Clock:
 
 
 def words(seconds: float) -> str:
-    """'1 h 05 min', '12 min' or '40 s'."""
+    """'1 h 05 min', '12 min', '3 min 20 s' or '40 s'."""
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if round(seconds) < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -66,9 +66,11 @@ def judgement(figures: dict[str, Any], wanted: float) -> str:
         short = (
             f", where {100 * wanted:g} % is wanted; the same command with a larger --budget goes on"
         )
+        # With 0 a user says: use all of the budget.
+        missed = relative > wanted > 0
         return (
             f"The criterion holds: {along}, and all paths are whole. The test error is"
-            f" {100 * relative:.1f} % of the mean force{short if relative > wanted else ''}."
+            f" {100 * relative:.1f} % of the mean force{short if missed else ''}."
         )
     return (
         f"It fell short: {along} (at most {LIMIT} is wanted), and {whole} of {n} paths are whole;"
@@ -83,14 +85,15 @@ def write_model(
     model = archive.read(found)
     errors = dict(model.card.test_errors)
     if figures is not None:
+        path = {name: round(value, 6) for name, value in (figures["path"] or {}).items()}
         errors["path"] = {
             "definition": "as the test errors, on frames at even intervals along dynamics of this"
             " model; ratio: to the test error, in eV/Angstrom or of mean |F|, whichever is more",
-            "ratio": figures["ratio"],
+            "ratio": None if figures["ratio"] is None else round(figures["ratio"], 3),
             "paths": figures["paths"],
             "whole_paths": figures["whole_paths"],
-            "path_ps": figures["path_ps"],
-            **(figures["path"] or {}),
+            "path_ps": round(figures["path_ps"], 3),
+            **path,
         }
     notes = " ".join([model.card.notes, *sentences]).strip()
     card = model.card.model_copy(update={"test_errors": errors, "notes": notes})

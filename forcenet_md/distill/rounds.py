@@ -75,7 +75,7 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
         f"training.threads={max(1, settings.workers // settings.members)}",
         "training.checkpoint_seconds=20",
         f"card.name={json.dumps(plain_name(settings.structure.stem, 'model'))}",
-        f"card.description={json.dumps(_description(work, plan))}",
+        f"card.description={json.dumps(_description(work, plan, this))}",
     ]
     if this.number:
         before = files.round(this.number - 1).model(member)
@@ -86,15 +86,16 @@ def _training(work: Work, plan: Plan, this: Round, member: int, seconds: float) 
     return command + (["--resume"] if (this.training(member) / "checkpoint.pt").is_file() else [])
 
 
-def _description(work: Work, plan: Plan) -> str:
+def _description(work: Work, plan: Plan, this: Round) -> str:
     settings, (start,) = work.settings, read_frames(work.files.start)
     teacher = describe_teacher(settings.teacher, settings.elements)
     options = f", {teacher['teacher_options']}" if "teacher_options" in teacher else ""
+    visited = ", and what earlier rounds visited" if this.number else ""
     version = f" ({teacher['teacher_version']}{options})" if "teacher_version" in teacher else ""
     return (
         f"{start.get_chemical_formula()} from {settings.structure.name}, labelled by"
         f" {teacher['teacher']}{version}: its dynamics at {settings.low:g} to {settings.high:g} K,"
-        f" {plan.n_off_path} rattled and pressed structures, and what earlier rounds visited"
+        f" {plan.n_off_path} rattled and pressed structures{visited}"
     )
 
 

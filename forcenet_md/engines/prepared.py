@@ -12,13 +12,26 @@ from ase.constraints import FixAtoms
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from forcenet_md.errors import DataError, UnknownElementError
+from forcenet_md.errors import DataError, RequestError, UnknownElementError
 from forcenet_md.graph.capacity import many_neighbours
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.writing import plain_name
 
 Ensemble = Literal["nvt", "relax"]
 DAMP = 0.1  # ps, of the thermostat
+NOT_PREPARED = {
+    "npt": "direct forces have no pressure, so the cell keeps its shape",
+    "nve": "direct forces do not conserve energy, so the atoms need a thermostat",
+}
+
+
+def as_ensemble(name: str) -> Ensemble:
+    """Raises RequestError for what is not prepared, with the reason where physics is one."""
+    kinds: dict[str, Ensemble] = {"nvt": "nvt", "relax": "relax"}
+    if name in kinds:
+        return kinds[name]
+    reason = f" ({NOT_PREPARED[name]})" if name in NOT_PREPARED else ""
+    raise RequestError(f"--ensemble {name} is not prepared{reason}: give nvt or relax.")
 
 
 def check_structure(atoms: Atoms, capabilities: Capabilities) -> NDArray[np.int64]:
@@ -45,11 +58,12 @@ def remarks_on_size(atoms: Atoms, capabilities: Capabilities) -> list[str]:
     thin = heights[atoms.pbc].min(initial=np.inf)
     if thin >= 2.0 * capabilities.cutoff:
         return remarks
+    repeats = np.where(atoms.pbc, np.ceil(2.0 * capabilities.cutoff / heights), 1.0).astype(int)
     return [
         *remarks,
         f"note: the cell is only {thin:.3g} Å thick, so atoms see their own images (the cutoff is"
         f" {capabilities.cutoff:.3g} Å); for a material give a larger piece, in ASE"
-        " `atoms * (4, 4, 4)`",
+        f" `atoms * ({', '.join(map(str, repeats))})`",
     ]
 
 
@@ -80,7 +94,8 @@ def check_elements(elements: list[str], capabilities: Capabilities) -> None:
     if missing:
         known = " ".join(sorted(chemical_symbols[z] for z in capabilities.numbers))
         raise UnknownElementError(
-            f"the model {capabilities.name} does not know {', '.join(missing)}: it knows {known}."
+            f"the model {capabilities.name} does not know {', '.join(missing)}: it knows {known};"
+            " take a model of all your elements."
         )
 
 
@@ -142,5 +157,5 @@ def timestep(atoms: Atoms) -> float:
 
 def file_name(structure: Path) -> str:
     """A name for the files, after that of the structure's without an ending that is a format."""
-    ending = structure.suffix.lower() in {".cif", ".vasp", ".xyz"}
+    ending = structure.suffix.lower() in {".cif", ".vasp", ".xyz", ".extxyz"}
     return plain_name(structure.stem if ending else structure.name, "structure")

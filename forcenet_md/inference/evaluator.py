@@ -79,7 +79,7 @@ class ModelEvaluator(GraphEvaluator):
             )
             raise UnknownElementError(
                 f"model {self.card.name} does not know {names}: it was trained on"
-                f" {', '.join(self.card.elements)}."
+                f" {', '.join(self.card.elements)}; take a model of all your elements."
             )
 
     def _network(self, parts: Sequence[Part]) -> NDArray[np.float64]:
@@ -127,7 +127,7 @@ def card_warnings(name: str, cards: Sequence[Card]) -> tuple[str, ...]:
         warnings.append(
             f"forces of {name} are not a gradient: in dynamics use a local thermostat (Langevin)"
             " with a time constant of 0.1 ps or less, not NVE, nor one of all atoms together"
-            " (fix nvt)"
+            " (Nosé-Hoover, as LAMMPS's fix nvt and ASE's and i-PI's chains, or CSVR)"
         )
     return tuple(dict.fromkeys(warnings))
 

@@ -129,7 +129,7 @@ def _atomic_numbers(elements: list[str], model: Capabilities) -> NDArray[np.int6
         if number not in model.numbers:
             raise UnknownElementError(
                 f"the model {model.name} does not know {element} (atom type {type_}):"
-                f" it knows {symbols(model.numbers)}."
+                f" it knows {symbols(model.numbers)}; take a model of all your elements."
             )
     return np.array([atomic_numbers[e] for e in elements], dtype=np.int64)
 

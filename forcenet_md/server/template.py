@@ -52,7 +52,7 @@ def check_template(template: Template, model: Capabilities, max_atoms: int) -> N
     if unknown:
         raise UnknownElementError(
             f"the template has {symbols(unknown)}, which the model {model.name} does not know:"
-            f" it knows {symbols(model.numbers)}."
+            f" it knows {symbols(model.numbers)}; take a model of all your elements."
         )
     if len(template.numbers) > max_atoms:
         raise RequestError(

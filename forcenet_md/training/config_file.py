@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,21 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            reason = "there is no such setting"
+            known = _settings([str(part) for part in first["loc"][:-1]])
+            near = get_close_matches(str(first["loc"][-1]), known, n=1) or known
+            reason = f"there is no such setting; take {', '.join(near)}, or leave it out"
         if first["type"] == "missing":
-            reason = "it must be given"
+            reason = f"it must be given; write it into the file or add {key}=VALUE to the command"
         raise DataError(f"{source}: {key}: {reason}.") from None
+
+
+def _settings(sections: Sequence[str]) -> list[str]:
+    """Names of the settings of a section, none where the configuration has no such section."""
+    model: Any = Config
+    for section in sections:
+        field = getattr(model, "model_fields", {}).get(section)
+        model = None if field is None else field.annotation
+    return list(getattr(model, "model_fields", {}))
 
 
 def _lay_under(tree: dict[str, Any], model: dict[str, Any]) -> None:

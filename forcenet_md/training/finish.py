@@ -106,5 +106,7 @@ def export(trainer: Trainer) -> Card:
 
 
 def _batch(config: Config) -> str:
-    edges = config.training.batch_edges
-    return f"{edges} edges" if edges is not None else f"{config.training.batch} frames"
+    edges, frames = config.training.batch_edges, config.training.batch
+    if edges is not None:
+        return f"{edges} edges"
+    return "1 frame" if frames == 1 else f"{frames} frames"

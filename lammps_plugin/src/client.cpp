@@ -194,7 +194,8 @@ std::string Client::lost(const std::string &when, const std::string &why) const
   const std::string subject = "the force server at " + address_.text;
   if (!welcomed_)
     return subject + " cannot be reached (" + why +
-        "): start it with 'forcenet-md serve --model MODEL --listen " + address_.text + "'";
+        "): start it with 'forcenet-md serve --model MODEL --listen " + address_.text +
+        "', or give 'retry SECONDS' to wait while it loads its model";
   return subject + " was lost " + when + " (" + why +
       "): look at its messages, or give 'retry SECONDS' to let LAMMPS wait for it";
 }
