@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import bulk
+from ase.build import bulk, molecule
 from models import write_model
 
 from benchmarks.nvt import model_run
 from benchmarks.nvt.__main__ import main
-from benchmarks.nvt.figures import as_run, deviations, mean_and_error, pair_densities
+from benchmarks.nvt.figures import Bond, as_run, deviations, mean_and_error, pair_densities
 from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import run_model, schedule
 from benchmarks.nvt.report import page
@@ -204,6 +204,19 @@ def test_cells_of_two_sizes_have_the_same_pair_densities() -> None:
     assert deviations(one, other)["Cu-Cu"] < 1e-9
 
 
+def test_neighbours_are_counted_by_element_and_in_time() -> None:
+    """CO2 molecules, of which one loses an O, another way than through g(r)."""
+    whole = molecule("CO2", vacuum=4.0, pbc=True) * (2, 1, 1)
+    broken = whole.copy()
+    broken.positions[1] += (1.5, 0.0, 0.0)  # an O
+    bond = Bond.parse("C-O:1.6")
+    assert bond == Bond("C", "O", 1.6)
+    found = bond.figures([whole] * 15 + [broken] * 5)
+    assert found["shares"] == {"1": pytest.approx(5 / 40), "2": pytest.approx(35 / 40)}
+    assert found["unusual"] == [0.0] * 7 + [0.5] + [1.0] * 2
+    assert Bond.parse("O-C:1.6").counts([whole]).tolist() == [[1, 1, 1, 1]]
+
+
 def test_the_beginning_is_left_out() -> None:
     frames = [copper()] * 101
     assert as_run(frames, 1.0).first == 10
@@ -217,8 +230,9 @@ RESULT = {
     "start": "Cu500, 500 atoms", "n_atoms": 500, "ps": 100.0, "averaged_from_ps": 10.0,
     "n_frames": 450, "temperatures": {"Cu": (301.0, 0.5), "Au": (307.0, None)}, "nearest": 2.1,
     "g_noise": {"Cu-Cu": 0.01}, "path": None, "test": None, "ratio": None, "reference": None,
-    "r_max": 6.0, "hardware": "a processor",
+    "r_max": 6.0, "hardware": "a processor", "bonds": {},
 }  # fmt: skip
+FIVE = {"S within 2.6 Å of P": {"shares": {"4": 0.9, "5": 0.1}, "unusual": [0.0, 0.5]}}
 PATH = {"force_mae": 0.04, "mean_abs_force": 0.5, "relative": 0.08, "n_frames": 25}
 
 
@@ -234,6 +248,8 @@ PATH = {"force_mae": 0.04, "mean_abs_force": 0.5, "relative": 0.08, "n_frames": 
         ({"path": PATH}, "no test error to compare with"),
         ({"path": PATH, "test": PATH, "ratio": 1.5}, "(at most 1.5 is wanted)"),
         ({"path": PATH, "test": PATH, "ratio": 1.6}, "(more than the 1.5 wanted)"),
+        ({"bonds": FIVE}, "| | 4 | 5 |\n|---|---|---|\n| model | 90.00% | 10.00% |"),
+        ({"bonds": FIVE}, "model, by tenths of the run: 0%, 50%."),
     ],
 )
 def test_the_page_says_what_was_found(change: dict[str, object], words: str) -> None:

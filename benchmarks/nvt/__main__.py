@@ -6,7 +6,9 @@ from the root of the repository. LAMMPS moves START (times --repeat) on `forcene
 `forcenet-md prepare` sets it up (Langevin, 0.1 ps). Then: whether it came to its end, the mean
 temperature of each element, g(r) of every pair beside that of the teacher's own dynamics (of START
 or of --reference-start, for --reference-ps: shorter and smaller where the teacher is slow), and
-the teacher's forces on frames of the path. Without --teacher only the model's own figures.
+the teacher's forces on frames of the path. --bonds counts neighbours: whether molecules or
+polyhedra stay what they are shows in neither temperatures nor g(r). Without --teacher only the
+model's own figures.
 
 The same command goes on after a stop, with nothing lost but the last segment (2 ps of the model,
 1 ps of the teacher) and to the same trajectory; larger --ps or --reference-ps make the runs longer.
@@ -20,12 +22,13 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.hardware import hardware
 from benchmarks.nvt import figures
-from benchmarks.nvt.figures import Run, as_run, deviations, halves, pair_densities
+from benchmarks.nvt.figures import Bond, Run, as_run, deviations, halves, pair_densities
 from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import ModelRun, Schedule, run_model, schedule
 from benchmarks.nvt.report import file_name, page
@@ -95,7 +98,7 @@ def figures_of(
     if reference is not None:
         theirs = pair_densities(reference.settled)
         compared = {
-            **_described(reference),
+            **_described(reference, given.bonds),
             "g": deviations(pair_densities(run.settled), theirs),
         }
     return {
@@ -107,7 +110,7 @@ def figures_of(
         "damping_ps": DAMP,
         "asked_ps": plan.ps,
         "stopped": made.stopped,
-        **_described(run),
+        **_described(run, given.bonds),
         "path": path,
         "test": test if "force_mae" in test else None,
         "ratio": times_worse(path, test) if path and test.get("force_mae") else None,
@@ -117,7 +120,7 @@ def figures_of(
     }
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _described(run: Run, bonds: Sequence[Bond]) -> dict[str, Any]:
     atoms = run.frames[0]
     return {
         "start": f"{atoms.get_chemical_formula('metal')}, {len(atoms)} atoms",
@@ -128,6 +131,11 @@ def _described(run: Run) -> dict[str, Any]:
         "temperatures": figures.temperatures(run),
         "nearest": min(map(shortest_distance, run.settled)),
         "g_noise": halves(run.settled),
+        # From the beginning: a reaction does not wait for the averages.
+        "bonds": {
+            f"{b.neighbour} within {b.distance:g} Å of {b.centre}": b.figures(run.frames)
+            for b in bonds
+        },
     }
 
 
@@ -189,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--segment-ps", type=float, default=2.0)
     parser.add_argument("--reference-start", type=Path, help="for the teacher; START if not given")
     parser.add_argument("--reference-ps", type=float, default=20.0)
+    parser.add_argument("--bonds", nargs="*", type=Bond.parse, default=[], metavar="P-S:2.6",
+                        help="count the second element's atoms so near the first's")  # fmt: skip
     parser.add_argument("--labelled", type=int, default=25, help="frames of the path")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from forcenet_md.simulation.observables import (
@@ -73,6 +75,43 @@ def halves(frames: Sequence[Atoms]) -> dict[str, float]:
     if middle == 0:
         return {}
     return pair_densities(frames[:middle]).deviation(pair_densities(frames[middle:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Bond:
+    """How many atoms of one element are near one of another: chemistry that g(r) averages away.
+
+    centre, neighbour: elements; distance: Å, between the first and the second shell
+    """
+
+    centre: str
+    neighbour: str
+    distance: float
+
+    @classmethod
+    def parse(cls, text: str) -> Bond:
+        """Of 'P-S:2.6'. Raises ValueError."""
+        pair, distance = text.split(":")
+        centre, neighbour = pair.split("-")
+        return cls(centre, neighbour, float(distance))
+
+    def counts(self, frames: Sequence[Atoms]) -> NDArray[np.int64]:
+        """[n_frames, n_centres] neighbours of each centre."""
+        centres = frames[0].symbols == self.centre
+        pair = {(self.centre, self.neighbour): self.distance}
+        near = (neighbor_list("i", atoms, pair) for atoms in frames)
+        return np.array([np.bincount(i, minlength=len(centres))[centres] for i in near])
+
+    def figures(self, frames: Sequence[Atoms]) -> dict[str, Any]:
+        """shares: of the centres with so many neighbours, by number; unusual: share of frames in
+        which a centre has other than the commonest number, of ten parts of the run in turn."""
+        counts = self.counts(frames)
+        numbers, times = np.unique(counts, return_counts=True)
+        frame = (counts != numbers[times.argmax()]).any(axis=1)
+        return {
+            "shares": {str(n): t / counts.size for n, t in zip(numbers, times, strict=True)},
+            "unusual": [float(part.mean()) for part in np.array_split(frame, BLOCKS) if len(part)],
+        }
 
 
 def deviations(model: PairDistribution, reference: PairDistribution) -> dict[str, float]:

@@ -30,6 +30,7 @@ def _lines(r: Result) -> Iterator[str]:
     yield from _temperatures(r)
     yield from ["", *_path(r), ""]
     yield from _pairs(r)
+    yield from _bonds(r)
     for what in PICTURES:
         yield from ["", f"![{what}]({file_name(r['name'], f'-{what}.png')})"]
 
@@ -105,6 +106,24 @@ def _pairs(r: Result) -> Iterator[str]:
         yield from ["", "| pair | halves |", "|---|---|"]
         for pair, value in r["g_noise"].items():
             yield f"| {pair} | {_share(value)} |"
+
+
+def _bonds(r: Result) -> Iterator[str]:
+    theirs = r["reference"]["bonds"] if r["reference"] else {}
+    for name, found in r["bonds"].items():
+        reference = theirs.get(name, {"shares": {}})
+        numbers = sorted({*found["shares"], *reference["shares"]}, key=int)
+        yield from ["", f"Neighbours: {name}, all frames.", ""]
+        yield "| | " + " | ".join(numbers) + " |"
+        yield "|---|" + "---|" * len(numbers)
+        rows = {"model": found, **({"teacher": reference} if theirs else {})}
+        for who, figures in rows.items():
+            shares = (figures["shares"].get(number, 0.0) for number in numbers)
+            yield f"| {who} | " + " | ".join(f"{share:.2%}" for share in shares) + " |"
+        yield ""
+        for who, figures in rows.items():
+            tenths = ", ".join(f"{share:.0%}" for share in figures["unusual"])
+            yield f"Frames with an unusual one, {who}, by tenths of the run: {tenths}."
 
 
 def _kelvin(mean_and_error: tuple[float, float | None]) -> str:
