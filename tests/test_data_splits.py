@@ -111,6 +111,14 @@ def test_values_that_are_named_are_held_out(frames: Frames) -> None:
         split_by_values(frames, "temperature", ["300", "600", "900"])
 
 
+def test_parts_are_not_put_into_a_file(frames: Frames, tmp_path: Path) -> None:
+    out = tmp_path / "parts"
+    out.write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match=r"parts is a file: give --out a folder"):
+        write_parts(frames, split_by(frames, "trajectory").rows, out)
+    assert out.read_text(encoding="utf-8") == "mine"
+
+
 def test_parts_of_two_splits_never_lie_together(frames: Frames, tmp_path: Path) -> None:
     """Stopped between two parts, and with a part fewer than before."""
     frames, parts = frames.subset(np.arange(0, N, 5)), tmp_path / "parts"

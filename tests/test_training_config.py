@@ -19,8 +19,10 @@ from forcenet_md.training.schedule import learning_rate
     ("override", "message"),
     [
         ("training.batch=0", "training.batch"),
-        ("training.bach=2", "training.bach: there is no such setting; take batch"),
+        ("training.bach=2", "training.bach: there is no such setting; take training.batch"),
         ("trainig.steps=2", "trainig: there is no such setting; take training"),
+        ("seconds=5", "seconds: there is no such setting; take training.seconds"),
+        ("training.steps=abc", "unable to parse string as an integer, not abc"),
         ("model.widht=3", "'widht' is no setting of the model"),
         ("model.envelope=none", "model"),
         ("model.cutoff=0", "model: cutoff must be a positive number, not 0"),
@@ -142,8 +144,8 @@ def test_the_model_of_a_start_stands_above_a_packaged_one(tmp_path: Path) -> Non
 def test_what_cannot_be_written_is_said_before_the_run(labelled: Path, tmp_path: Path) -> None:
     path = write_config(tmp_path, labelled)
     for override, sentence in (
-        (f"folder={labelled}", r"checkpoint\.pt cannot be written \(File exists\)"),
-        (f"output={labelled}/m.pt", r"m\.pt cannot be written \(File exists\)"),
+        (f"folder={labelled}", rf"checkpoint\.pt cannot be written, because {labelled} is a file"),
+        (f"output={labelled}/m.pt", rf"m\.pt cannot be written, because {labelled} is a file"),
         (f"output={tmp_path}", "is no ordinary file"),
         (f"output={labelled}", "would replace what the run reads"),
     ):
@@ -152,6 +154,13 @@ def test_what_cannot_be_written_is_said_before_the_run(labelled: Path, tmp_path:
     watched = [f"output={tmp_path}/v.extxyz", f"data.validation={tmp_path}/v.extxyz"]
     with pytest.raises(DataError, match="would replace what the run reads"):
         check_outputs(load_config(path, watched))
+    model = tmp_path / "mine.pt"
+    model.write_bytes(b"of a week")
+    mine = load_config(path, [f"output={model}"])
+    with pytest.raises(DataError, match=r"mine\.pt is there already: give output=OTHER\.pt"):
+        check_outputs(mine)
+    check_outputs(mine, resume=True)
+    assert model.read_bytes() == b"of a week"
     check_outputs(load_config(path, [f"output={tmp_path}/new/m.pt"]))
     assert list((tmp_path / "new").iterdir()) == []
     assert list((tmp_path / "run").iterdir()) == []

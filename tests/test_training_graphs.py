@@ -180,11 +180,20 @@ def test_validation_holds_out_the_same_groups_when_frames_are_added(tmp_path: Pa
 
 
 def test_a_split_by_single_frames_is_said(labelled: Path, tmp_path: Path) -> None:
-    config = DataConfig(train=[labelled], group_by="nothing", validation_fraction=0.3)
-    split = open_split(config, tmp_path)
+    frames = read_frames(labelled, labelled=True)
+    for atoms in frames:
+        del atoms.info["trajectory"]
+    bare = write_labelled(tmp_path / "bare.extxyz", frames)
+    split = open_split(DataConfig(train=[bare], validation_fraction=0.3), tmp_path)
     assert len(split.train) + len(split.validation) == 12
-    assert "no column 'nothing'" in split.notes[0]
+    assert "no column 'trajectory'" in split.notes[0]
     assert split.elements == {29, 79}
+
+
+def test_a_column_to_group_by_that_is_not_there_is_refused(labelled: Path, tmp_path: Path) -> None:
+    config = DataConfig(train=[labelled], group_by="trajectry", validation_fraction=0.3)
+    with pytest.raises(DataError, match=r"no column 'trajectry' \(they have .*trajectory"):
+        open_split(config, tmp_path)
 
 
 def test_with_validation_files_all_others_are_trained_on(labelled: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def train(
     initial = [f"training.initial={json.dumps(start)}"] if start is not None else []
     overrides = [*(override or []), *initial]
     settings = load_config(config, overrides)
-    check_outputs(settings)
+    check_outputs(settings, resume)
     console = Console(stderr=True)
 
     def tell(note: str) -> None:

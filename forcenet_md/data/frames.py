@@ -71,11 +71,20 @@ def check_output(path: Path) -> None:
             raise DataError(f"{path} is no ordinary file: give the path of a file to write.")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(
+            f"{path} cannot be written, because {_file_among(path.parents)} is a file: give another"
+            " folder."
+        ) from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be written ({error.strerror}): give a path in a folder that can be"
             " written to."
         ) from None
+
+
+def _file_among(folders: Iterable[Path]) -> Path:
+    return next(folder for folder in folders if folder.exists() and not folder.is_dir())
 
 
 def shortest_distance(atoms: Atoms, within: float = 6.0) -> float:

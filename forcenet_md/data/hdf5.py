@@ -181,7 +181,7 @@ def is_store(path: Path) -> bool:
 
 def _open_file(path: Path) -> h5py.File:
     if not path.is_file():
-        raise DataError(f"there is no file {path}: give the path of a store.")
+        raise DataError(f"there is no file {path}: give the path of labelled structures.")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:

@@ -39,7 +39,7 @@ DATABASE = (".db", ".json")
 BY_ASE = (".traj",)
 VASP = ("OUTCAR", "vasprun.xml")
 UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")  # of LAMMPS
-CUT = "the file ends within it: it is cut short; leave the frame out."
+CUT = "the file ends within it: it is cut short; leave the frame out, as --skip-bad does."
 PAGE = 500  # rows of a database read at a time
 
 

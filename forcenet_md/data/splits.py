@@ -117,6 +117,8 @@ def write_parts(
 ) -> None:
     """A store for each part that has frames. Parts of an earlier split stay until all new ones are
     whole, and then all go: parts of two splits share groups. Raises DataError."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: give --out a folder, which is made if needed.")
     paths = {name: folder / f"{name}.h5" for name in rows}
     for path in paths.values():
         _check_not_read(frames, path)

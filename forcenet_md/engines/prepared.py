@@ -55,6 +55,11 @@ def remarks_on_size(atoms: Atoms, capabilities: Capabilities) -> list[str]:
     remarks = [f"note: {crowd}"] if crowd else []
     spans = atoms.cell.complete()
     heights = 1.0 / np.linalg.norm(np.linalg.inv(spans), axis=0)
+    if not atoms.pbc.any():
+        remarks.append(
+            "note: no direction is periodic, so this is a free cluster or molecule; for a crystal"
+            ' or a liquid the file must say so, as pbc="T T T" in extended XYZ'
+        )
     thin = heights[atoms.pbc].min(initial=np.inf)
     if thin >= 2.0 * capabilities.cutoff:
         return remarks

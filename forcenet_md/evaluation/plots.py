@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from forcenet_md.evaluation.errors import THRESHOLD
@@ -89,7 +90,8 @@ def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str
             lengths, errors, gridsize=70, bins="log", mincnt=1, linewidths=0.0,
             xscale="log", yscale="log", cmap="viridis",
         )  # fmt: skip
-        figure.colorbar(bins, label="atoms")
+        bar = figure.colorbar(bins, label="atoms", format="{x:g}")
+        bar.ax.yaxis.set_minor_formatter("{x:g}")
         edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, 21)))
         if len(edges) > 2:
             band = np.clip(np.searchsorted(edges, lengths, "right") - 1, 0, len(edges) - 2)
@@ -99,6 +101,11 @@ def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str
         ends = np.array([lengths.min(), lengths.max()])
         axes.plot(ends, ends, color="black", lw=0.6, ls="--", label=f"error = {sign}")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
+        for axis, values in ((axes.xaxis, lengths), (axes.yaxis, errors)):
+            if values.max() < 100.0 * values.min():  # where the powers of ten are few
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{what} (eV/Å)")
     axes.set_ylabel("length of the error (eV/Å)")
     save_figure(figure, path)

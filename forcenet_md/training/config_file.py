@@ -21,6 +21,9 @@ def packaged() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if ".yaml" in f.name)
 
 
+OURS = ("value_error", "extra_forbidden", "missing")  # faults whose words name the value
+
+
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file or of a packaged name (forcenet, small …).
 
@@ -39,16 +42,30 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A mistyped key stands before what is missing because of it.
+        unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
+        first = [*unknown, *error.errors()][0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            known = _settings([str(part) for part in first["loc"][:-1]])
-            near = get_close_matches(str(first["loc"][-1]), known, n=1) or known
+            near = _nearest([str(part) for part in first["loc"]])
             reason = f"there is no such setting; take {', '.join(near)}, or leave it out"
         if first["type"] == "missing":
             reason = f"it must be given; write it into the file or add {key}=VALUE to the command"
+        if isinstance(first["input"], str | int | float) and first["type"] not in OURS:
+            reason += f", not {first['input']}"
         raise DataError(f"{source}: {key}: {reason}.") from None
+
+
+def _nearest(place: Sequence[str]) -> list[str]:
+    """Keys like that of an unknown setting, in its section or another; else all of its section."""
+    *sections, name = place
+    known = _settings(sections)
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return [".".join([*sections, near[0]])]
+    elsewhere = [s for s in _settings([]) if name in _settings([s])]
+    return [f"{section}.{name}" for section in elsewhere] or known
 
 
 def _settings(sections: Sequence[str]) -> list[str]:
@@ -87,7 +104,10 @@ def _parse(text: str, source: str | Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise DataError(f"{source} is no YAML: {' '.join(str(error).split())}.") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        why = getattr(error, "problem", None) or "it cannot be parsed"
+        raise DataError(f"{source} is no YAML{where} ({why}): mend the file there.") from None
     if not isinstance(tree, dict):
         raise DataError(f"{source} must be a mapping with the keys data, model and training.")
     return tree

@@ -18,8 +18,9 @@ from forcenet_md.training.metrics import errors_by, frame_errors
 from forcenet_md.training.survey import open_frames
 
 
-def check_outputs(config: Config) -> None:
-    """See before a run that its checkpoint and its model file can be written. Raises DataError."""
+def check_outputs(config: Config, resume: bool = False) -> None:
+    """See before a run that its checkpoint and its model file can be written, and that only a
+    resumed run replaces a model. Raises DataError."""
     data = config.data
     named = [*data.train, *data.validation, *data.test]
     read = [*named, config.training.initial, config.checkpoint, config.best_checkpoint]
@@ -27,6 +28,11 @@ def check_outputs(config: Config) -> None:
         raise DataError(f"output={config.output} would replace what the run reads: give another.")
     check_output(config.checkpoint)
     check_output(config.output)
+    # A folder with a checkpoint is told of by its own message.
+    if config.output.exists() and not (resume or config.checkpoint.is_file()):
+        raise DataError(
+            f"the model {config.output} is there already: give output=OTHER.pt, or remove it."
+        )
 
 
 def choose_weights(trainer: Trainer) -> str:

@@ -101,7 +101,13 @@ def _divide(
     """Rows to train on, rows to watch, and notes, where no validation files are given."""
     if config.validation_fraction == 0.0:
         return rows, rows[:0], []
-    notes = []
+    notes: list[str] = []
+    if config.group_by not in frames.columns and "group_by" in config.model_fields_set:
+        raise DataError(
+            f"data.group_by: the frames have no column '{config.group_by}' (they have"
+            f" {', '.join(sorted(frames.columns)) or 'none'}): name the one that tells their"
+            " trajectories apart."
+        )
     held = held_out(frames, rows, config.validation_fraction, config.group_by)
     if config.group_by not in frames.columns:
         notes.append(
@@ -112,7 +118,7 @@ def _divide(
     if not held.any():
         notes.append(
             "no frame is held out for validation: with so few, raise data.validation_fraction,"
-            " or give files as data.validation"
+            " or give files as data.validation (of `data split`: validation.h5)"
         )
     return rows[~held], rows[held], notes
 
