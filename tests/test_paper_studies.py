@@ -263,6 +263,21 @@ def test_a_study_of_one_split_has_a_table(
     page = (tmp_path / "t.md").read_text()
     assert "held-out stretches of time: 1 fold(s), 1 seeds, 5 systems" in page
     assert "held-out systems" not in page
+    assert "No row is better than the median, by the same rule" in page
+
+    sizes = {f"s{k}": 0.02 + 0.01 * k for k in range(9)}
+    variants = load_studies(tiny)["sizes"].variants
+    for share, variant in zip((0.5, 1.2), variants, strict=True):
+        for run in variant.runs:
+            figures = _found(sizes, share)
+            figures["systems"]["s3"]["mae"] *= 1.1  # type: ignore[index]
+            folder = tmp_path / "out" / "runs" / run.name(data.sha256)
+            (folder / "result.json").write_text(json.dumps(figures))
+    write_report(tmp_path / "t.md", tiny, data, tmp_path / "out")
+    assert (
+        f"Better than the median, by the same rule: {variants[0].name}.\n"
+        in (tmp_path / "t.md").read_text()
+    )
 
 
 def _found(sizes: dict[str, float], share: float) -> dict[str, object]:

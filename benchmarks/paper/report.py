@@ -147,7 +147,7 @@ def _section(study: Study, found: Results, hours: float, path: Path) -> list[str
                 lines += _markdown(table)
                 panels.append((f"{SPLITS[split]}\n{metric}", table))
                 if metric == "mae":
-                    lines.append(_median(study, found, split))
+                    lines += [_median(study, found, split), "", _skill(study, found, split)]
     if not panels:
         return []
     picture = path.with_name(f"{path.stem}-{study.name}.svg")
@@ -186,6 +186,22 @@ def _median(study: Study, found: Results, split: str) -> str:
     runs = [run for run in study.variants[0].runs if run in found and run.split == split]
     ours = mean(_table(runs, found, "median"))
     return f"| median | {_pm(1000 * ours.value, 1000 * ours.error, 1)} | | | | 83.8 | | |"
+
+
+def _skill(study: Study, found: Results, split: str) -> str:
+    """Which rows are better than the median, by the rule of the changes."""
+    better = []
+    for variant in study.variants:
+        runs = [run for run in variant.runs if run in found and run.split == split]
+        ours, median = (_table(runs, found, metric) for metric in ("mae", "median"))
+        if change(ours, median, len(study.variants)).verdict == "lower":
+            better.append(variant.name)
+    if better:
+        return f"Better than the median, by the same rule: {'; '.join(better)}."
+    return (
+        "No row is better than the median, by the same rule: nothing that was learned holds on what"
+        " is held out, and the rows differ in how they fail."
+    )
 
 
 def _pm(value: float, error: float, digits: int, sign: bool = False) -> str:
