@@ -171,7 +171,7 @@ def run(
     """Processor seconds of `forcenet-md train`."""
     tree = {
         "folder": str(folder / f"run-{time.monotonic_ns()}"),
-        "output": str(folder / "m.pt"),
+        "output": str(folder / f"m-{time.monotonic_ns()}.pt"),
         "data": {"train": str(folder / "frames.extxyz"), "validation_fraction": 0.0},
         "model": MODELS[name],
         "training": {"steps": steps, "batch": 2, **settings},
