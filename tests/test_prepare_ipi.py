@@ -202,8 +202,10 @@ def test_it_names_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str
     xml = out / "poscar.xml"
     assert sorted(out.iterdir()) == [out / "poscar-start.xyz", xml]
     assert "<batch_size> 4 </batch_size>" in xml.read_text()
-    assert capsys.readouterr().out.splitlines() == [
-        f"wrote {out}/poscar-start.xyz and {xml}",
+    first, card, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"wrote {out}/poscar-start.xyz and {xml}"
+    assert card.startswith("the card of alloy says: For bulk")
+    assert lines == [
         "now:",
         "",
         f"    cd '{out}' && forcenet-md ipi poscar.xml --model alloy",
