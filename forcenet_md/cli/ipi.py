@@ -45,7 +45,7 @@ def ipi(
     device: options.Device = "cpu",
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
-    max_edges: options.MaxEdges = options.MAX_EDGES,
+    max_edges: options.MaxEdges = None,
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
     log_file: options.LogFile = None,

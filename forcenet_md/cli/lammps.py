@@ -31,7 +31,7 @@ def lammps(
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms.")] = 200_000,
-    max_edges: options.MaxEdges = options.MAX_EDGES,
+    max_edges: options.MaxEdges = None,
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
     log_file: options.LogFile = None,

@@ -9,7 +9,6 @@ import typer
 
 COMMITTEE = "--committee"
 MODEL_HELP = "A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj)."
-MAX_EDGES = 50_000_000
 
 Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP, show_default=False)]
 Committee = Annotated[
@@ -22,10 +21,38 @@ Committee = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu or cuda:I.")]
+Device = Annotated[
+    str,
+    typer.Option(help="cpu, cuda:I, or cuda: under mpirun a GPU for each rank of a machine."),
+]
+ShareDevices = Annotated[
+    bool, typer.Option("--share-devices", help="Under mpirun: ranks may share a GPU.")
+]
+Ghosts = Annotated[
+    Literal["exchanged", "deep"],
+    typer.Option(
+        help="Under mpirun: ranks exchange node rows before each layer, or compute ghosts as deep"
+        " as the layers reach."
+    ),
+]
+Wire = Annotated[
+    Literal["own", "float32", "bfloat16"],
+    typer.Option(
+        help="Under mpirun: the precision in which node rows travel; bfloat16 halves the bytes and"
+        " changes forces in the fourth digit."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the network on the cpu.")]
 Dtype = Annotated[Literal["float32", "float64"], typer.Option(help="Precision of the network.")]
-MaxEdges = Annotated[int, typer.Option(min=1, help="Most neighbour pairs of one structure.")]
+MaxEdges = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most neighbour pairs of one structure: 50 million, and of more than 50,000 atoms"
+        " 1000 each, unless given.",
+        show_default=False,
+    ),
+]
 Sha256 = Annotated[
     str | None, typer.Option(help="Take only a model file with this hash.", show_default=False)
 ]

@@ -10,6 +10,7 @@ import typer
 from forcenet_md.cli import options
 
 if TYPE_CHECKING:
+    from forcenet_md.inference.ranks import Sharing
     from forcenet_md.server.run import IpiOptions
 
 
@@ -51,7 +52,7 @@ def serve(
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
     max_atoms: Annotated[int, typer.Option(min=1, help="Most atoms of one client.")] = 200_000,
-    max_edges: options.MaxEdges = options.MAX_EDGES,
+    max_edges: options.MaxEdges = None,
     max_clients: Annotated[int, typer.Option(min=1, help="Most clients at once.")] = 64,
     handshake_timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds a client has to say who it is.")
@@ -70,12 +71,19 @@ def serve(
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
     log_file: options.LogFile = None,
+    share_devices: options.ShareDevices = False,
+    ghosts: options.Ghosts = "exchanged",
+    wire: options.Wire = "own",
 ) -> None:
-    """Serve the forces of a model to LAMMPS (fix external), i-PI and other engines."""
+    """Serve the forces of a model to LAMMPS (fix external), i-PI and other engines.
+
+    On many ranks, each with its device: mpirun -n 4 forcenet-md serve --model alloy --device cuda
+    """
     from forcenet_md.server.signals import StopSignal
 
     stop = StopSignal()
     with stop.installed():
+        from forcenet_md.mpi import launched
         from forcenet_md.server.ipi import IpiError
         from forcenet_md.server.limits import Limits
         from forcenet_md.server.run import Options, run
@@ -102,12 +110,24 @@ def serve(
             ipi=driven,
         )
         try:
-            run(asked, stop)
+            if launched() > 1:
+                from forcenet_md.server.ranks import run_on_ranks
+
+                run_on_ranks(asked, sharing(ghosts, wire), share_devices, stop)
+            else:
+                run(asked, stop)
         except IpiError as fault:
             raise IpiError(
                 f"{fault} i-PI cannot be told: without <exit_on_disconnect> in its input it keeps"
                 " waiting; end it with `touch EXIT` in its folder, which leaves a RESTART."
             ) from None
+
+
+def sharing(ghosts: str, wire: str) -> Sharing:
+    """How ranks share a structure."""
+    from forcenet_md.inference.ranks import Sharing
+
+    return Sharing(deep=ghosts == "deep", wire=None if wire == "own" else wire)
 
 
 def ipi_options(ipi: str | None, template: Path | None, sockets: int) -> IpiOptions | None:

@@ -23,9 +23,13 @@ class CutoffFilter:
     than the arithmetic, in page faults.
     """
 
-    def __init__(self, candidates: Candidates, cutoff: float) -> None:
+    def __init__(
+        self, candidates: Candidates, cutoff: float, ids: NDArray[np.int64] | None = None
+    ) -> None:
+        """ids: [n_atoms] what the atoms are called, if not by their rows from 1."""
         self.candidates = candidates
         self.cutoff = cutoff
+        self._ids = ids
         size = min(CHUNK, len(candidates.target))
         self._floats = np.empty((5, size))
         self._rows = np.empty(size, dtype=np.int32)
@@ -71,7 +75,8 @@ class CutoffFilter:
             squared += np.multiply(component, component, out=spare)
         if squared.min() < COINCIDENT**2:
             pair = int(squared.argmin())
-            a, b = sorted((int(at[pair]) + 1, int(self.candidates.atom[image[pair]]) + 1))
+            rows = int(at[pair]), int(self.candidates.atom[image[pair]])
+            a, b = sorted(row + 1 if self._ids is None else int(self._ids[row]) for row in rows)
             raise StructureError(
                 f"atoms {a} and {b} lie on one point ({squared[pair] ** 0.5:.1e} Å apart): no"
                 " force has a direction there; remove one of them or mend the structure."

@@ -6,6 +6,8 @@ cutoff + skin are kept from step to step, and filtered to the cutoff at each.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,9 +45,7 @@ class NeighbourList:
         self.max_edges = max_edges
         self.cap = cap
         self.rebuilds = 0
-        self._frame: Frame | None = None
-        self._numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._reference: Array = np.empty((0, 3))
+        self._reference: Reference | None = None
         self._filter: CutoffFilter | None = None
 
     def update(self, system: System) -> Edges:
@@ -54,35 +54,53 @@ class NeighbourList:
         Raises TooManyEdgesError before the search allocates, and StructureError when two atoms
         lie on one point.
         """
-        positions = None if self._filter is None else self._positions_near_reference(system)
+        positions = None if self._reference is None else self._reference.near(system)
         if positions is None or self._filter is None:
             self._filter = None  # its memory goes before the search takes its own
+            self._reference = None
             positions, candidates = self._search(system)
             self._filter = CutoffFilter(candidates, self.cutoff)
         edges = self._filter(positions)
         return edges if self.cap is None else keep_nearest(edges, self.cap, system.n_atoms)
 
-    def _positions_near_reference(self, system: System) -> Array | None:
-        """Positions as images nearest to the reference, or None when a new search is due."""
-        if self._frame is None or not self._frame.fits(system):
-            return None
-        if not np.array_equal(self._numbers, system.numbers):
-            return None
-        positions = self._frame.nearest_images(system.positions, self._reference)
-        moved = positions - self._reference
-        farthest = np.einsum("ij,ij->i", moved, moved).max(initial=0.0)
-        return positions if farthest <= (0.5 * self.skin) ** 2 else None
-
     def _search(self, system: System) -> tuple[Array, Candidates]:
         """The new reference positions and the candidates there."""
-        self._frame = Frame.of(system)
-        self._numbers = system.numbers.copy()
         self.rebuilds += 1
         reach = self.cutoff + self.skin + SLACK
-        placement = Placement.of(system.positions, self._frame, reach)
+        reference, placement = Reference.of(system, self.skin, reach)
         check_capacity(placement, reach, self.max_edges)
-        self._reference = placement.wrapped
-        return self._reference, search(placement, self._frame, reach)
+        candidates = search(placement, reference.frame, reach)
+        self._reference = reference
+        return reference.positions, candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where atoms were at a search, and whether it still holds.
+
+    positions: [n_atoms, 3] Å, wrapped; skin: Å
+    """
+
+    frame: Frame
+    numbers: NDArray[np.int64]
+    positions: Array
+    skin: float
+
+    @classmethod
+    def of(cls, system: System, skin: float, reach: float) -> tuple[Reference, Placement]:
+        """With the placement for the search within reach Å."""
+        frame = Frame.of(system)
+        placement = Placement.of(system.positions, frame, reach)
+        return cls(frame, system.numbers.copy(), placement.wrapped, skin), placement
+
+    def near(self, system: System) -> Array | None:
+        """Positions as images nearest to the reference, or None when a new search is due."""
+        if not self.frame.fits(system) or not np.array_equal(self.numbers, system.numbers):
+            return None
+        positions = self.frame.nearest_images(system.positions, self.positions)
+        moved = positions - self.positions
+        farthest = np.einsum("ij,ij->i", moved, moved).max(initial=0.0)
+        return positions if farthest <= (0.5 * self.skin) ** 2 else None
 
 
 def build_edges(

@@ -26,7 +26,7 @@ from forcenet_md.errors import (
     UnknownElementError,
 )
 from forcenet_md.graph.edges import Edges, keep_nearest
-from forcenet_md.graph.neighbours import build_edges
+from forcenet_md.graph.neighbours import MAX_EDGES, build_edges
 from forcenet_md.inference.batch import collate
 from forcenet_md.inference.evaluator import (
     ModelEvaluator,
@@ -89,12 +89,12 @@ class CommitteeEvaluator(GraphEvaluator):
         }
 
     def new_session(self) -> ModelSession:
-        return ModelSession(self.capabilities.cutoff, None, self.members[0].max_edges)
+        return ModelSession(self.capabilities.cutoff, None, self.members[0].max_edges or MAX_EDGES)
 
-    def _check_elements(self, numbers: NDArray[np.int64]) -> None:
+    def check_elements(self, numbers: NDArray[np.int64]) -> None:
         for member in self.members:
             try:
-                member._check_elements(numbers)
+                member.check_elements(numbers)
             except UnknownElementError as e:
                 raise UnknownElementError(f"{_who(member)} refuses: {e}") from None
 
@@ -122,7 +122,7 @@ class CommitteeEvaluator(GraphEvaluator):
             edges = Edges(edges.source[near], edges.target[near], edges.vector[near])
         return edges if cap is None else keep_nearest(edges, cap, n_atoms)
 
-    def _finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
+    def finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
         forces = np.empty((len(self.members), len(rows), 3))
         nets = np.empty((len(self.members), 3))
         for k, member in enumerate(self.members):

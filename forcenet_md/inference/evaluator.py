@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from forcenet_md.graph.neighbours import MAX_EDGES
 from forcenet_md.inference.batch import Batch, collate
 from forcenet_md.inference.graph_evaluator import GraphEvaluator, ModelSession, Part
 from forcenet_md.inference.interface import Capabilities, Request
+from forcenet_md.inference.ranks import Crew, DividedEvaluator
+from forcenet_md.mpi import One
 from forcenet_md.system import Forces
 
+LARGE = 50_000  # atoms, from which their graph is searched and computed in pieces
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -28,7 +32,7 @@ class ModelEvaluator(GraphEvaluator):
 
     path: the m.pt file; device: 'cpu' or 'cuda:I'; threads: of torch on the CPU;
     dtype: 'float32' or 'float64'; trust, sha256: see `artifact.export.load_model`;
-    max_edges: bound on the neighbour pairs of one structure.
+    max_edges: bound on the neighbour pairs of one structure; MAX_EDGES if None.
 
     Raises ModelFileError for a file that is not usable or a device that is not there.
     """
@@ -48,7 +52,7 @@ class ModelEvaluator(GraphEvaluator):
         torch.set_num_threads(threads)
         self.path = Path(path)
         self.device = checked_device(device)
-        self.max_edges = max_edges or MAX_EDGES
+        self.max_edges = max_edges
         self.dtype = DTYPES[dtype]
         self.model, self.card = load_model(
             path, self.device, self.dtype, trust=trust, sha256=sha256
@@ -63,13 +67,29 @@ class ModelEvaluator(GraphEvaluator):
             sha256=self.card.sha256,
             warnings=card_warnings(self.card.name, [self.card]),
         )
+        self._divided: DividedEvaluator | None = None
         self._known = np.zeros(120, dtype=bool)
         self._known[sorted(self.card.numbers)] = True
 
     def new_session(self) -> ModelSession:
-        return ModelSession(self.card.cutoff, self.card.neighbour_cap, self.max_edges)
+        most = self.max_edges or MAX_EDGES
+        return ModelSession(self.card.cutoff, self.card.neighbour_cap, most)
 
-    def _check_elements(self, numbers: NDArray[np.int64]) -> None:
+    def apart(self, request: Request) -> Forces | ForceNetError | None:
+        """Systems of more than LARGE atoms are computed in pieces, which bounds their memory."""
+        if request.system.n_atoms <= LARGE or not self.card.staged:
+            return None
+        assert isinstance(request.session, ModelSession)
+        divided = self._divided or DividedEvaluator(Crew(self, One()))
+        self._divided = divided
+        if request.session.divided is None:
+            request.session.divided = divided.new_session()
+        (answer,) = divided.evaluate([replace(request, session=request.session.divided)])
+        self.timings.graph += divided.timings.graph
+        self.timings.network += divided.timings.network
+        return answer
+
+    def check_elements(self, numbers: NDArray[np.int64]) -> None:
         known = (numbers > 0) & (numbers < 119)
         known[known] = self._known[numbers[known]]
         if not known.all():
@@ -106,7 +126,7 @@ class ModelEvaluator(GraphEvaluator):
                 )
             return forces.to(device="cpu", dtype=torch.float64).numpy()
 
-    def _finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
+    def finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
         try:
             check_finite(rows, "the model")
         except EvaluationError as e:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.graph.edges import Edges
 from forcenet_md.graph.neighbours import NeighbourList
-from forcenet_md.inference.interface import Capabilities, Request, Timings
+from forcenet_md.inference.interface import Capabilities, Evaluator, Request, Session, Timings
 from forcenet_md.system import Forces, System
 
 # Edges that run together; a larger batch is split between structures. The basis of an edge is
@@ -26,6 +26,7 @@ class ModelSession:
 
     def __init__(self, cutoff: float, cap: int | None, max_edges: int) -> None:
         self.neighbours = NeighbourList(cutoff, cap=cap, max_edges=max_edges)
+        self.divided: Session | None = None  # of a system that is computed apart
 
 
 Part = tuple[NDArray[np.int64], Edges]  # the numbers and the edges of one structure
@@ -45,7 +46,7 @@ class GraphEvaluator(ABC):
     def new_session(self) -> ModelSession: ...
 
     @abstractmethod
-    def _check_elements(self, numbers: NDArray[np.int64]) -> None:
+    def check_elements(self, numbers: NDArray[np.int64]) -> None:
         """Raises UnknownElementError."""
 
     @abstractmethod
@@ -53,24 +54,12 @@ class GraphEvaluator(ABC):
         """The rows [n_atoms, …] of all structures, behind one another."""
 
     @abstractmethod
-    def _finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
+    def finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
         """The answer from the rows of one structure."""
 
     def warm_up(self) -> None:
-        """Run two small systems a few times: TorchScript specialises on its first calls.
-
-        Raises EvaluationError when the model cannot run or gives no finite forces.
-        """
-        numbers = np.array(sorted(self.capabilities.numbers))
-        rng = np.random.default_rng(0)
-        for n in (8, 9, 8):
-            cell = np.eye(3) * 3.0 * n ** (1 / 3)
-            grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
-            x = (grid / 3 + 0.01 * rng.normal(size=(n, 3))) @ cell
-            system = System.make(x, np.resize(numbers, n), cell, True)
-            answer = self.evaluate([Request(self.new_session(), system)])[0]
-            if isinstance(answer, ForceNetError):
-                raise EvaluationError(f"the model fails on a small test system: {answer}")
+        """See the function below."""
+        warm_up(self)
 
     def evaluate(self, requests: Sequence[Request]) -> list[Forces | ForceNetError]:
         """One answer per request, in order; see `inference/interface.py`."""
@@ -78,6 +67,9 @@ class GraphEvaluator(ABC):
         answers: list[Forces | ForceNetError | None] = [None] * len(requests)
         ready: list[tuple[int, Edges]] = []
         for i, request in enumerate(requests):
+            answers[i] = self.apart(request)
+            if answers[i] is not None:
+                continue
             try:
                 ready.append((i, self._edges(request)))
             except ForceNetError as e:
@@ -90,8 +82,12 @@ class GraphEvaluator(ABC):
         for group in _groups(ready):
             for (i, _), answer in zip(group, self._run(requests, group), strict=True):
                 answers[i] = answer
-        self.timings.network = time.perf_counter() - start
+        self.timings.network += time.perf_counter() - start
         return [a for a in answers if a is not None]
+
+    def apart(self, request: Request) -> Forces | ForceNetError | None:
+        """The answer to a request that has no part in a batch; None where it has."""
+        return None
 
     def _edges(self, request: Request) -> Edges:
         start = time.perf_counter()
@@ -99,7 +95,7 @@ class GraphEvaluator(ABC):
         assert isinstance(request.session, ModelSession)
         if not system.n_atoms:
             raise EvaluationError("there are no atoms to compute forces for.")
-        self._check_elements(system.numbers)
+        self.check_elements(system.numbers)
         edges = request.session.neighbours.update(system)
         self.timings.graph += time.perf_counter() - start
         return edges
@@ -117,10 +113,10 @@ class GraphEvaluator(ABC):
                 torch.cuda.empty_cache()
             if len(group) > 1:
                 return [self._run(requests, [item])[0] for item in group]
-            return [_failure(e, len(parts[0][0]))]
+            return [failure(e, len(parts[0][0]))]
         ends = np.cumsum([len(numbers) for numbers, _ in parts])
         return [
-            self._finish(requests[i], part)
+            self.finish(requests[i], part)
             for (i, _), part in zip(group, np.split(rows, ends[:-1]), strict=True)
         ]
 
@@ -137,12 +133,30 @@ def _groups(ready: list[tuple[int, Edges]]) -> list[list[tuple[int, Edges]]]:
     return groups
 
 
+def warm_up(evaluator: Evaluator) -> None:
+    """Run two small systems a few times: TorchScript specialises on its first calls.
+
+    Raises EvaluationError when the model cannot run or gives no finite forces.
+    """
+    numbers = np.array(sorted(evaluator.capabilities.numbers))
+    rng = np.random.default_rng(0)
+    for n in (8, 9, 8):
+        cell = np.eye(3) * 3.0 * n ** (1 / 3)
+        grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
+        x = (grid / 3 + 0.01 * rng.normal(size=(n, 3))) @ cell
+        system = System.make(x, np.resize(numbers, n), cell, True)
+        answer = evaluator.evaluate([Request(evaluator.new_session(), system)])[0]
+        if isinstance(answer, ForceNetError):
+            raise EvaluationError(f"the model fails on a small test system: {answer}")
+
+
 class MemberError(RuntimeError):
     """One member of several failed, for the reason in `__cause__`; its text says which."""
 
 
-def _failure(error: BaseException, n_atoms: int) -> EvaluationError:
-    who, within = "the model", ""
+def failure(error: BaseException, n_atoms: int, where: str = "") -> EvaluationError:
+    """torch's or Python's fault as a sentence; where: ' on rank 1', if not all are meant."""
+    who, within = "the model", where
     if isinstance(error, MemberError) and error.__cause__ is not None:
         who = str(error)
         within, error = f" in {who}", error.__cause__
@@ -153,4 +167,4 @@ def _failure(error: BaseException, n_atoms: int) -> EvaluationError:
             " a device with more memory."
         )
     last = text.strip().splitlines()[-1] if text.strip() else type(error).__name__
-    return EvaluationError(f"{who} failed on {n_atoms} atoms: {last}")
+    return EvaluationError(f"{who} failed on {n_atoms} atoms{where}: {last}")

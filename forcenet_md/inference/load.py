@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forcenet_md.artifact.find import model_path
 from forcenet_md.errors import ModelFileError, RequestError
 from forcenet_md.inference.interface import Capabilities, Evaluator
+
+if TYPE_CHECKING:
+    from forcenet_md.inference.evaluator import ModelEvaluator
 
 
 def load_evaluator(
@@ -39,18 +43,23 @@ def load_evaluator(
         from forcenet_md.inference.ase_evaluator import AseEvaluator  # imports scipy
 
         return AseEvaluator(spec)
+    return load_network(spec, device, threads, dtype, trust, sha256, max_edges)
+
+
+def load_network(
+    spec: str,
+    device: str = "cpu",
+    threads: int = 1,
+    dtype: str = "float32",
+    trust: bool = False,
+    sha256: str | None = None,
+    max_edges: int | None = None,
+) -> ModelEvaluator:
+    """The evaluator of one model file. Raises as `load_evaluator` does."""
     path = model_path(spec)
     from forcenet_md.inference.evaluator import ModelEvaluator  # imports torch
 
-    return ModelEvaluator(
-        path,
-        device=device,
-        threads=threads,
-        dtype=dtype,
-        trust=trust,
-        sha256=sha256,
-        max_edges=max_edges,
-    )
+    return ModelEvaluator(path, device, threads, dtype, trust, sha256, max_edges)
 
 
 def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from forcenet_md import __version__
 from forcenet_md.errors import AddressError
-from forcenet_md.inference.interface import Capabilities
+from forcenet_md.inference.interface import Capabilities, Evaluator
 from forcenet_md.inference.load import check_files, load_evaluator
 from forcenet_md.server.address import (
     Address,
@@ -58,19 +58,36 @@ class Options:
     secret_file: Path | None
     sha256: str | None
     trust: bool
-    max_edges: int
+    max_edges: int | None
     log_file: Path | None
     committee: tuple[str, ...] = ()  # models that answer together with `model`
     ipi: IpiOptions | None = None  # with it nothing is listened on unless `listen` says so
 
+    def load(self) -> Evaluator:
+        """The evaluator that these options describe. Raises ModelFileError."""
+        return load_evaluator(
+            self.model,
+            device=self.device,
+            threads=self.threads,
+            dtype=self.dtype,
+            trust=self.trust,
+            sha256=self.sha256,
+            max_edges=self.max_edges,
+            committee=self.committee,
+        )
+
 
 def run(
-    options: Options, stop: StopSignal, started: Callable[[Server], None] = lambda server: None
+    options: Options,
+    stop: StopSignal,
+    started: Callable[[Server], None] = lambda server: None,
+    load: Callable[[Options], Evaluator] = Options.load,
 ) -> None:
     """Claim the addresses, load and warm up the model, say so, serve until a signal or the end
     of i-PI.
 
-    started: called when the model is ready, before i-PI is connected to. Raises a ForceNetError
+    started: called when the model is ready, before i-PI is connected to; load: where the model is
+    not that of this process alone. Raises a ForceNetError
     where an address, the secret, the model or the template is at fault, and IpiError for a fault
     that i-PI cannot be told of.
     """
@@ -92,16 +109,7 @@ def run(
             listeners.append(Listener(address))
             stack.callback(listeners[-1].close)
         monitor.log(f"loading {' '.join([options.model, *options.committee])}")
-        evaluator = load_evaluator(
-            options.model,
-            device=options.device,
-            threads=options.threads,
-            dtype=options.dtype,
-            trust=options.trust,
-            sha256=options.sha256,
-            max_edges=options.max_edges,
-            committee=options.committee,
-        )
+        evaluator = load(options)
         evaluator.warm_up()
         for listener in listeners:
             listener.listen()

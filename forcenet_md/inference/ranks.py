@@ -1,0 +1,322 @@
+"""Many ranks as one evaluator: rank 0 is asked, and all compute their part of each structure.
+
+Rank 0 divides a structure into bricks of equal numbers of atoms (graph/domains.py) and sends each
+rank the atoms that it owns, at every step their positions; all else ranks tell one another. Atoms
+migrate where neighbours are searched anew. Ranks that wait for an order sleep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError
+from forcenet_md.graph.capacity import check_capacity
+from forcenet_md.graph.domains import bisect
+from forcenet_md.graph.exchange import Exchange, MpiExchange, NoExchange, make_plan
+from forcenet_md.graph.frame import Array, Frame
+from forcenet_md.graph.ghosts import surroundings
+from forcenet_md.graph.neighbours import MAX_EDGES, SLACK, Reference
+from forcenet_md.graph.pieces import divide
+from forcenet_md.inference.domain import Domain
+from forcenet_md.inference.graph_evaluator import failure, warm_up
+from forcenet_md.inference.interface import Request, Timings
+from forcenet_md.mpi import Ranks, World, share_fault
+from forcenet_md.system import Forces, System
+
+if TYPE_CHECKING:
+    from forcenet_md.inference.evaluator import ModelEvaluator
+
+SKIN = 0.5  # Å
+MOST_PAIRS = 1000  # of an atom, in systems so large that their pairs are searched in pieces
+WIRES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How ranks share a structure.
+
+    deep: ghosts so deep that no node rows are exchanged; every rank computes those that it needs
+    wire: 'bfloat16' or 'float32', the precision in which node rows travel; None is their own
+    """
+
+    deep: bool = False
+    wire: str | None = None
+
+
+def check_shareable(network: ModelEvaluator) -> None:
+    """Raises ModelFileError for a model that one rank alone can compute."""
+    if not network.card.staged:
+        raise ModelFileError(
+            f"model {network.card.name} has no stages between which ranks could exchange (forces"
+            " that are a gradient need ghosts as deep as 2 × cutoff × layers): run it on one rank."
+        )
+
+
+def make_domain(
+    network: ModelEvaluator,
+    ids: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    positions: Array,
+    frame: Frame,
+    ranks: Ranks,
+    sharing: Sharing,
+) -> Domain:
+    """The rank's part of a structure, of which it has the atoms with these ids. Collective."""
+    reach = network.card.cutoff + SKIN + SLACK
+    layers = network.card.n_layers if sharing.deep else 1
+    around = surroundings(ids, numbers, positions, frame, layers * reach, ranks)
+    with one_for_all(network, ranks, len(ids)):
+        division = divide(around, reach, ranks.rank, layers)
+    plan = make_plan(division, ranks)
+    with one_for_all(network, ranks, len(ids)):
+        exchange: Exchange = NoExchange()
+        if isinstance(ranks, World):
+            like = network.model.embed(torch.empty(0, dtype=torch.int64, device=network.device))
+            wire = None if sharing.wire is None else WIRES[sharing.wire]
+            exchange = MpiExchange(plan, ranks, like, wire)
+        return Domain(network, division, exchange)
+
+
+@contextlib.contextmanager
+def one_for_all(network: ModelEvaluator, ranks: Ranks, n_atoms: int) -> Iterator[None]:
+    """What is done here by each rank alone; a fault of one is raised on all. Collective."""
+    fault: ForceNetError | None = None
+    try:
+        yield
+    except ForceNetError as error:
+        fault = error
+    except (RuntimeError, MemoryError) as error:
+        fault = rank_failure(network, error, n_atoms, ranks.rank)
+    fault = share_fault(ranks, fault)
+    if fault is not None:
+        raise fault
+
+
+def rank_failure(
+    network: ModelEvaluator, error: BaseException, n_atoms: int, rank: int
+) -> EvaluationError:
+    """torch's or Python's fault as a sentence; frees what a device has cached."""
+    if network.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return failure(error, n_atoms, f" on rank {rank}")
+
+
+class Order(IntEnum):
+    """What rank 0 tells the others to do."""
+
+    STOP = 0
+    LOAD = 1
+    BUILD = 2  # divide a structure anew, and compute
+    STEP = 3  # compute
+    FORGET = 4
+
+
+@dataclass(slots=True)
+class Part:
+    """One simulation on one rank; frame: of its last division."""
+
+    domain: Domain
+    frame: Frame
+    counts: list[int]
+
+
+class Crew:
+    """One rank's parts of all simulations, and its side of what ranks do together."""
+
+    def __init__(
+        self, network: ModelEvaluator, ranks: Ranks, sharing: Sharing | None = None
+    ) -> None:
+        check_shareable(network)
+        self.network = network
+        self.ranks = ranks
+        self.sharing = sharing or Sharing()
+        self.parts: dict[int, Part] = {}
+
+    def build(
+        self, number: int, frame: Frame, counts: list[int], labels: Array, positions: Array
+    ) -> None:
+        """Divide simulation `number` anew: labels [n_owned, 2] are ids and atomic numbers.
+
+        Collective.
+        """
+        self.forget(number)
+        ids, numbers = labels.astype(np.int64).T
+        domain = make_domain(self.network, ids, numbers, positions, frame, self.ranks, self.sharing)
+        self.parts[number] = Part(domain, frame, counts)
+
+    def forces(self, number: int, positions: Array) -> Array | ForceNetError:
+        """The forces [n_owned, 3] eV/Å on this rank's atoms, or its fault. Collective."""
+        part = self.parts[number]
+        try:
+            return part.domain.forces_of(positions, part.frame.rows)
+        except ForceNetError as fault:
+            return fault
+        except (RuntimeError, MemoryError) as error:
+            return rank_failure(self.network, error, len(positions), self.ranks.rank)
+
+    def close(self) -> None:
+        """Free what all parts hold."""
+        for number in list(self.parts):
+            self.forget(number)
+
+    def forget(self, number: int) -> None:
+        part = self.parts.pop(number, None)
+        if part is not None:
+            part.domain.exchange.close()
+
+
+def follow(crew: Crew) -> None:
+    """What the ranks but 0 do: obey until rank 0 stops."""
+    while True:
+        order, number = next_order(crew.ranks)
+        if order is Order.STOP:
+            crew.close()
+            return
+        if order is Order.FORGET:
+            crew.forget(number)
+        else:
+            with contextlib.suppress(ForceNetError):  # rank 0 says it
+                take_part(crew, order, number)
+
+
+def take_part(crew: Crew, order: Order, number: int) -> None:
+    """One step of a simulation. Collective; raises the fault of a division on all ranks."""
+    ranks = crew.ranks
+    if order is Order.BUILD:
+        frame, counts = ranks.bcast()
+        labels = ranks.scatter(None, counts, 2)
+        positions = ranks.scatter(None, counts, 3)
+        crew.build(number, frame, counts, labels, positions)
+    else:
+        counts = crew.parts[number].counts
+        positions = ranks.scatter(None, counts, 3)
+    _collect(ranks, crew.forces(number, positions), counts)
+
+
+def next_order(ranks: Ranks, order: Order = Order.STOP, number: int = 0) -> tuple[Order, int]:
+    """Rank 0's order on all ranks, and the simulation that it is about."""
+    words = np.array([order, number], dtype=np.int64)
+    ranks.share(words)
+    return Order(int(words[0])), int(words[1])
+
+
+def _collect(ranks: Ranks, mine: Array | ForceNetError, counts: list[int]) -> Array | None:
+    """All forces behind one another on rank 0, which raises a fault of any rank."""
+    failed = isinstance(mine, ForceNetError)
+    rows = np.zeros((counts[ranks.rank] + 1, 3))
+    if isinstance(mine, ForceNetError):
+        rows[-1] = 1.0
+    else:
+        rows[:-1] = mine
+    flags = ranks.allgather(np.array([failed]))[:, 0]
+    if not flags.any():
+        return ranks.gather(rows[:-1], counts)
+    told = ranks.swap({0: mine} if failed else {})
+    if ranks.rank == 0:
+        raise told[min(told)]
+    return None
+
+
+@dataclass(slots=True, weakref_slot=True)
+class DividedSession:
+    """One simulation, as rank 0 knows it. order: [n_atoms] the atoms rank by rank."""
+
+    number: int
+    reference: Reference | None = None
+    order: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    counts: list[int] = field(default_factory=list)
+
+
+class DividedEvaluator:
+    """An `Evaluator` on rank 0, for a model file; the other ranks `follow`."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.capabilities = crew.network.capabilities
+        self.timings = Timings()
+        self._count = 0
+        self._gone: deque[int] = deque()
+
+    def new_session(self) -> DividedSession:
+        self._count += 1
+        session = DividedSession(self._count)
+        weakref.finalize(session, self._gone.append, self._count)
+        return session
+
+    def warm_up(self) -> None:
+        """See `graph_evaluator.warm_up`."""
+        warm_up(self)
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Forces | ForceNetError]:
+        """One answer per request, in order, each by all ranks; see `inference/interface.py`."""
+        self.timings = Timings()
+        while self._gone:
+            number = self._gone.popleft()
+            if number in self.crew.parts:
+                next_order(self.crew.ranks, Order.FORGET, number)
+                self.crew.forget(number)
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Forces | ForceNetError:
+        system, session, network = request.system, request.session, self.crew.network
+        assert isinstance(session, DividedSession)
+        try:
+            if not system.n_atoms:
+                raise EvaluationError("there are no atoms to compute forces for.")
+            network.check_elements(system.numbers)
+            return network.finish(request, self._forces(session, system))
+        except ForceNetError as fault:
+            return fault
+
+    def _forces(self, session: DividedSession, system: System) -> Array:
+        start = perf_counter()
+        crew, ranks, number = self.crew, self.crew.ranks, session.number
+        positions = None if session.reference is None else session.reference.near(system)
+        if positions is None:
+            reference = self._place(session, system)
+            frame, counts, order = reference.frame, session.counts, session.order
+            next_order(ranks, Order.BUILD, number)
+            ranks.bcast((frame, counts))
+            labels = np.stack([order + 1, system.numbers[order]], axis=1).astype(np.float64)
+            mine = ranks.scatter(labels, counts, 2)
+            owned = ranks.scatter(reference.positions[order], counts, 3)
+            crew.build(number, frame, counts, mine, owned)
+            session.reference = reference
+        else:
+            next_order(ranks, Order.STEP, number)
+            owned = ranks.scatter(positions[session.order], session.counts, 3)
+        self.timings.graph += perf_counter() - start
+        start = perf_counter()
+        rows = _collect(ranks, crew.forces(number, owned), session.counts)
+        self.timings.network += perf_counter() - start
+        assert rows is not None
+        forces = np.empty((system.n_atoms, 3))
+        forces[session.order] = rows
+        return forces
+
+    def _place(self, session: DividedSession, system: System) -> Reference:
+        """Who owns which atom from now on."""
+        session.reference = None
+        network, n_ranks = self.crew.network, self.crew.ranks.size
+        reach = network.card.cutoff + SKIN + SLACK
+        try:
+            reference, placement = Reference.of(system, SKIN, reach)
+            most = network.max_edges or max(MAX_EDGES, MOST_PAIRS * system.n_atoms)
+            check_capacity(placement, reach, most)
+            owner = bisect(placement.along, n_ranks)
+            session.order = np.argsort(owner, kind="stable")
+        except MemoryError as error:
+            raise failure(error, system.n_atoms) from None
+        session.counts = np.bincount(owner, minlength=n_ranks).tolist()
+        return reference

@@ -1,0 +1,94 @@
+"""`mpirun -n R forcenet-md serve`: rank 0 serves, all compute."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Callable
+
+from forcenet_md.errors import ForceNetError, ModelFileError
+from forcenet_md.inference.interface import Evaluator
+from forcenet_md.inference.load import load_network
+from forcenet_md.inference.ranks import Crew, DividedEvaluator, Order, Sharing, follow, next_order
+from forcenet_md.mpi import World, abort, bound_device, join_world, share_fault
+from forcenet_md.server.run import Options, run
+from forcenet_md.server.signals import SIGNALS, StopSignal
+
+
+def run_on_ranks(options: Options, sharing: Sharing, share_devices: bool, stop: StopSignal) -> None:
+    """`server.run.run` with a model that all ranks of this launch have a part in.
+
+    share_devices: ranks may have a GPU together. Raises, on rank 0, what `run` raises and
+    LaunchError; the others end quietly. A fault that is no request's ends all at once.
+    """
+    world = World(join_world())
+
+    def load() -> Crew:
+        return load_crew(options, sharing, share_devices, world)
+
+    try:
+        if world.rank == 0:
+            lead(options, stop, load, world)
+        else:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # rank 0 ends the others
+            if next_order(world)[0] is Order.LOAD:
+                follow(load())
+    except ForceNetError:
+        if world.rank == 0:
+            raise
+        raise SystemExit(1) from None  # rank 0 says it
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        abort(world.comm)
+
+
+def lead(options: Options, stop: StopSignal, load: Callable[[], Crew], world: World) -> None:
+    """Rank 0's side of it."""
+    waited_for = True  # the others wait for an order
+    crew: Crew | None = None
+
+    def evaluator(_: Options) -> Evaluator:
+        nonlocal waited_for, crew
+        if options.committee or options.model.startswith("ase:"):
+            raise ModelFileError(
+                "a committee or an ASE calculator runs on one rank: start the server without"
+                " mpirun."
+            )
+        next_order(world, Order.LOAD)
+        waited_for = False  # a fault in what follows is known to all, and ends them
+        crew = load()
+        waited_for = True
+        return DividedEvaluator(crew)
+
+    try:
+        run(options, stop, load=evaluator)
+    finally:
+        if waited_for:
+            next_order(world, Order.STOP)
+        if crew is not None:
+            crew.close()
+
+
+def load_crew(options: Options, sharing: Sharing, share_devices: bool, world: World) -> Crew:
+    """The model on this rank. Collective; raises the fault of any rank on all of them."""
+    fault: ForceNetError | None = None
+    try:
+        network = load_network(
+            options.model,
+            device=bound_device(options.device, world.comm, share_devices),
+            threads=options.threads,
+            dtype=options.dtype,
+            trust=options.trust,
+            sha256=options.sha256,
+            max_edges=options.max_edges,
+        )
+        crew = Crew(network, world, sharing)
+    except ForceNetError as error:
+        fault = error
+    fault = share_fault(world, fault)
+    if fault is not None:
+        raise fault
+    return crew

@@ -1,0 +1,208 @@
+"""`mpirun -n R forcenet-md serve`: LAMMPS, i-PI and ASE clients, signals, faults, sleep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.socketio import SocketIOCalculator
+from ase.io import write
+from in_process_runs import nothing_left, processes_in
+from ipi_peer import own_name
+from lammps_runs import BIN, cases, quick_run
+from models import write_model
+from serving import COMMAND, ServeProcess, ask
+
+from forcenet_md.engines.ase_calculator import ForceNetCalculator
+from forcenet_md.errors import RequestError
+from forcenet_md.server.client import Client
+
+SLOW = pytest.mark.slow
+SCRIPT = """
+units metal
+lattice fcc 3.9
+region box block 0 3 0 3 0 3
+create_box 2 box
+create_atoms 1 box
+set group all type/fraction 2 0.5 11
+mass 1 63.546
+mass 2 195.084
+velocity all create 300 4711 loop geom
+pair_style zero 8.0
+pair_coeff * *
+timestep 0.002
+fix ext all external pf/callback 1 1
+forcenet ext ADDRESS elements Cu Pt
+fix 1 all nve
+dump 1 all custom 20 out.dump id x y z fx fy fz
+dump_modify 1 sort id format float %.15g
+run 20
+"""
+
+
+class RanksProcess(ServeProcess):
+    """`mpirun -n R forcenet-md serve` in a folder of its own."""
+
+    def __init__(self, ranks: int, folder: Path, *arguments: str, wait: bool = True) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [str(BIN / "mpirun"), "-n", str(ranks), *COMMAND, "serve", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            cwd=folder,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.text = ""
+        if wait:
+            self.until("elements ")
+
+    def ranks(self) -> dict[str, int]:
+        """The process of each rank."""
+        return {rank: pid for pid, rank in processes_in(self.folder).items() if rank}
+
+
+@contextmanager
+def ranks(
+    count: int, folder: Path, *options: str, wait: bool = True
+) -> Iterator[tuple[RanksProcess, str]]:
+    address = f"unix:{folder}/s"
+    folder.joinpath("server").mkdir()
+    model = folder / "m.pt"
+    if not model.exists():
+        write_model(model)
+    arguments = ["--model", str(model), "--listen", address, *options]
+    process = RanksProcess(count, folder / "server", *arguments, wait=wait)
+    try:
+        yield process, address
+    finally:
+        if process.process.poll() is None:
+            os.killpg(process.process.pid, signal.SIGKILL)
+        process.process.wait()
+        process.__exit__()
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=SLOW)])
+def test_lammps_moves_atoms_by_the_forces_of_one_rank(count: int, tmp_path: Path) -> None:
+    dumps = []
+    for n in (1, count):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_model(folder / "m.pt")
+        with ranks(n, folder, "--dtype", "float64") as (server, address):
+            done = quick_run(SCRIPT.replace("ADDRESS", address), folder)
+            assert done.returncode == 0, done.output + server.text
+            assert server.end() == 0
+            assert "stopped" in server.text
+            assert "Traceback" not in server.text
+            assert "MPICH" not in server.text
+        rows = (folder / "out.dump").read_text().split("ITEM: ATOMS")
+        dumps.append(np.array([line.split() for line in rows[-1].splitlines()[1:]], dtype=float))
+    one, many = dumps
+    assert len(one) == 108
+    assert np.abs(one - many).max() < 1e-10 * np.abs(one[:, 4:]).max()
+    assert not np.array_equal(one, many) or count == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
+def test_a_signal_ends_all_ranks(how: signal.Signals, tmp_path: Path) -> None:
+    with ranks(2, tmp_path) as (server, _):
+        os.kill(server.ranks()["0"], how)
+        assert server.wait() == 0
+        assert "stopped" in server.text
+        assert nothing_left(server.folder)
+
+
+@pytest.mark.parametrize("which", ["1", pytest.param("0", marks=SLOW)])
+def test_a_killed_rank_ends_all(which: str, tmp_path: Path) -> None:
+    with ranks(2, tmp_path) as (server, _):
+        os.kill(server.ranks()[which], signal.SIGKILL)
+        assert server.wait() != 0
+        assert nothing_left(server.folder)
+
+
+FAULTS = {
+    "calculator": (["--model", "ase:emt"], "an ASE calculator runs on one rank"),
+    "no-file": (["--model", "none.pt"], "none.pt"),
+    "no-gpu": (["--device", "cuda"], "no GPU that torch can use"),
+}
+
+
+@pytest.mark.parametrize("name", cases(FAULTS, {"calculator", "no-file"}))
+def test_a_fault_is_said_once(name: str, tmp_path: Path) -> None:
+    options, sentence = FAULTS[name]
+    with ranks(2, tmp_path, *options, wait=False) as (server, _):
+        assert server.wait() == 1
+        lines = [line for line in server.text.splitlines() if "error" in line]
+        assert len(lines) == 1, server.text
+        assert sentence in lines[0]
+        assert "Traceback" not in server.text
+        assert nothing_left(server.folder)
+
+
+def processor_time(pids: Sequence[int]) -> list[float]:
+    """Seconds of processor that each has taken."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = []
+    for pid in pids:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found.append((int(words[11]) + int(words[12])) / ticks)
+    return found
+
+
+def test_waiting_ranks_sleep_and_one_client_s_fault_is_its_own(tmp_path: Path) -> None:
+    atoms = bulk("Cu", cubic=True) * 2
+    atoms.rattle(0.05, seed=2)
+    with ranks(2, tmp_path) as (server, address), Client(address) as client:
+        client.hello(elements=["Cu"], masses=None)
+        forces = ask(client, atoms).forces
+        pids = list(server.ranks().values())
+        assert len(pids) == 2
+        before = processor_time(pids)
+        time.sleep(3.0)
+        used = np.array(processor_time(pids)) - before
+        assert (used < 0.05 * 3.0).all(), used
+
+        bad = atoms.copy()
+        bad.positions[1] = bad.positions[0]
+        with Client(address) as other:
+            other.hello(elements=["Cu"], masses=None)
+            with pytest.raises(RequestError, match="lie on one point"):
+                ask(other, bad)
+        assert np.array_equal(ask(client, atoms, step=1).forces, forces)
+
+
+def test_ase_drives_them_by_i_pi_s_protocol(tmp_path: Path) -> None:
+    """ASE's socket calculator is a server as i-PI is, and what an ASE user has for a driver."""
+    atoms = bulk("Cu", cubic=True) * 2
+    atoms.rattle(0.05, seed=2)
+    write(tmp_path / "start.extxyz", atoms)
+    name = own_name()
+    write_model(tmp_path / "m.pt")
+    with SocketIOCalculator(unixsocket=name, timeout=60) as calculator:
+        options = ["--model", str(tmp_path / "m.pt"), "--dtype", "float64"]
+        options += ["--ipi", f"unix:{name}", "--template", str(tmp_path / "start.extxyz")]
+        (tmp_path / "server").mkdir()
+        server = RanksProcess(2, tmp_path / "server", *options, wait=False)
+        with server:
+            atoms.calc = calculator
+            before = atoms.get_forces()
+            atoms.positions += 0.03 * before / np.abs(before).max()
+            after = atoms.get_forces()
+    assert nothing_left(tmp_path / "server")
+    twin = atoms.copy()
+    twin.calc = ForceNetCalculator(str(tmp_path / "m.pt"), dtype="float64")
+    # through atomic units and back, of which i-PI and ASE have each their own
+    assert np.abs(twin.get_forces() - after).max() < 1e-6 * np.abs(after).max()
+    assert np.abs(after - before).max() > 1e-4 * np.abs(after).max()
