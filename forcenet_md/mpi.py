@@ -7,12 +7,13 @@ is small or rare is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -40,6 +41,7 @@ class Ranks(Protocol):
     """The ranks that share one structure. All calls are collective.
 
     allgather: one small array of each, of one shape, in the order of ranks
+    sum: of all ranks' arrays, on all of them
     swap: one object to each of some ranks; what came, by sender
     bcast: rank 0's object; share: rank 0's numbers, in every rank's array of that shape
     scatter: of rank 0's rows [sum(counts), width] float64 the next counts[rank] on each rank
@@ -50,6 +52,7 @@ class Ranks(Protocol):
     size: int
 
     def allgather(self, mine: Array) -> Array: ...
+    def sum(self, mine: Array) -> Array: ...
     def swap(self, out: Mapping[int, Any]) -> dict[int, Any]: ...
     def bcast(self, what: Any = None) -> Any: ...
     def share(self, numbers: Array) -> None: ...
@@ -65,6 +68,9 @@ class One:
 
     def allgather(self, mine: Array) -> Array:
         return mine[None]
+
+    def sum(self, mine: Array) -> Array:
+        return mine
 
     def swap(self, out: Mapping[int, Any]) -> dict[int, Any]:
         return dict(out)
@@ -97,6 +103,11 @@ class World:
         mine = np.ascontiguousarray(mine)
         all_ = np.empty((self.size, *mine.shape), mine.dtype)
         wait([self.comm.Iallgather(mine, all_)])
+        return all_
+
+    def sum(self, mine: Array) -> Array:
+        all_ = np.empty_like(mine)
+        wait([self.comm.Iallreduce(mine, all_)])
         return all_
 
     def swap(self, out: Mapping[int, Any]) -> dict[int, Any]:
@@ -160,6 +171,28 @@ def share_fault(ranks: Ranks, fault: ForceNetError | None) -> ForceNetError | No
     if first > 0:
         return type(told[first])(f"on rank {first}: {told[first]}")
     return told[first]
+
+
+@contextlib.contextmanager
+def one_for_all(
+    ranks: Ranks, sentence: Callable[[Exception], ForceNetError] | None = None
+) -> Iterator[None]:
+    """What each rank does alone: a fault of one is raised on all. Collective.
+
+    sentence: of a RuntimeError or MemoryError, which otherwise are no user's fault
+    """
+    fault: ForceNetError | None = None
+    try:
+        yield
+    except ForceNetError as error:
+        fault = error
+    except (RuntimeError, MemoryError) as error:
+        if sentence is None:
+            raise
+        fault = sentence(error)
+    fault = share_fault(ranks, fault)
+    if fault is not None:
+        raise fault
 
 
 def launched() -> int:

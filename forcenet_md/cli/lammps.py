@@ -9,6 +9,7 @@ import typer
 from forcenet_md.cli import options
 
 if TYPE_CHECKING:
+    from forcenet_md.inference.evaluator import ModelEvaluator
     from forcenet_md.inference.interface import Evaluator
 
 # Whatever is not ours is LAMMPS's: its options have one dash and a word (-m is one), ours two.
@@ -35,14 +36,19 @@ def lammps(
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
     log_file: options.LogFile = None,
+    share_devices: options.ShareDevices = False,
+    ghosts: options.Ghosts = "exchanged",
+    wire: options.Wire = "own",
 ) -> None:
     """Run a LAMMPS script with the model inside: no server, the script stays as it is.
 
     Its lines fix external and forcenet are those for a server; the address there is not used.
 
-    With several ranks: mpirun -n 2 forcenet-md lammps --model alloy -in in.alloy
+    With several ranks each has the model, for the atoms that LAMMPS gave it:
+    mpirun -n 2 forcenet-md lammps --model alloy -in in.alloy
     """
-    from forcenet_md.engines.lammps_in_process import run
+    from forcenet_md.engines.lammps_in_process import OnRanks, run
+    from forcenet_md.mpi import launched
 
     def load() -> Evaluator:
         from forcenet_md.inference.load import load_evaluator
@@ -58,4 +64,13 @@ def lammps(
             committee=committee or (),
         )
 
-    run(arguments or [], load, max_atoms, log_file)
+    on_ranks = None
+    if launched() > 1 and not committee and not model.startswith("ase:"):
+        from forcenet_md.inference.load import load_network
+        from forcenet_md.inference.ranks import sharing
+
+        def load_on(device: str) -> ModelEvaluator:
+            return load_network(model, device, threads, dtype, trust, sha256, max_edges)
+
+        on_ranks = OnRanks(load_on, device, share_devices, sharing(ghosts, wire))
+    run(arguments or [], load, max_atoms, log_file, on_ranks)

@@ -10,7 +10,6 @@ import typer
 from forcenet_md.cli import options
 
 if TYPE_CHECKING:
-    from forcenet_md.inference.ranks import Sharing
     from forcenet_md.server.run import IpiOptions
 
 
@@ -111,6 +110,7 @@ def serve(
         )
         try:
             if launched() > 1:
+                from forcenet_md.inference.ranks import sharing
                 from forcenet_md.server.ranks import run_on_ranks
 
                 run_on_ranks(asked, sharing(ghosts, wire), share_devices, stop)
@@ -121,13 +121,6 @@ def serve(
                 f"{fault} i-PI cannot be told: without <exit_on_disconnect> in its input it keeps"
                 " waiting; end it with `touch EXIT` in its folder, which leaves a RESTART."
             ) from None
-
-
-def sharing(ghosts: str, wire: str) -> Sharing:
-    """How ranks share a structure."""
-    from forcenet_md.inference.ranks import Sharing
-
-    return Sharing(deep=ghosts == "deep", wire=None if wire == "own" else wire)
 
 
 def ipi_options(ipi: str | None, template: Path | None, sockets: int) -> IpiOptions | None:

@@ -1,8 +1,9 @@
 """LAMMPS and the model in one process: a LAMMPS script for a server runs without one.
 
-LAMMPS is a library here and runs in the main thread of every rank; the model is in a thread of
-rank 0. Both sides are those of `forcenet-md serve`, plugin and loop with docs/protocol.md between
-them, over a socket pair: a variable of the environment tells the plugin where to hand one end in.
+LAMMPS is a library here and runs in the main thread of every rank. On one rank, and where a model
+cannot be shared, the model is in a thread of rank 0: both sides are those of `forcenet-md serve`,
+plugin and loop with docs/protocol.md between them, over a socket pair; a variable tells the plugin
+where to hand one end in. On many ranks the model is on each (lammps_local.py).
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from forcenet_md.engines.plugin_build import build, installed_target
 from forcenet_md.errors import ForceNetError
+from forcenet_md.mpi import World, abort, flush, join_world, one_for_all
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
+    from forcenet_md.engines.lammps_local import LocalModels
+    from forcenet_md.inference.evaluator import ModelEvaluator
     from forcenet_md.inference.interface import Evaluator
+    from forcenet_md.inference.ranks import Sharing
     from forcenet_md.server.door import Door
 
 VARIABLE = "FORCENET_MD_IN_PROCESS"  # PROCESS:DOOR, the socket that takes connections
@@ -42,61 +49,100 @@ class LammpsError(ForceNetError):
     """LAMMPS stopped, or cannot be started."""
 
 
+@dataclass(frozen=True, slots=True)
+class OnRanks:
+    """The model of many ranks: load is called with the device of each."""
+
+    load: Callable[[str], ModelEvaluator]
+    device: str
+    share_devices: bool
+    sharing: Sharing
+
+
 def run(
     arguments: Sequence[str],
     load: Callable[[], Evaluator],
     max_atoms: int = 200_000,
     log_file: Path | None = None,
+    on_ranks: OnRanks | None = None,
 ) -> None:
     """Run LAMMPS with its own command-line arguments, on all ranks; forces come from `load()`.
 
-    load: called on rank 0 alone
-    max_atoms: most atoms of one request
+    load: called on rank 0 alone, where there is one rank or no `on_ranks`
+    max_atoms: most atoms of one request for each rank that has the model
 
     Raises LammpsError with LAMMPS's message, or what `load` raises, on rank 0; the other ranks
     end with exit code 1. A fault of one rank alone ends all of them.
     """
     end_by_signal()
-    world = join_world()
+    comm = join_world()
+    world = World(comm.Dup())
+    if world.size == 1:
+        on_ranks = None
     try:
-        fault = run_together(world, arguments, load, max_atoms, log_file)
+        fault = run_together(world, arguments, load, max_atoms, log_file, on_ranks)
     except BaseException:
         if world.size == 1:
             raise
         traceback.print_exc()
-        abort(world)
+        abort(comm)
     if fault is not None:
         raise fault if world.rank == 0 else SystemExit(1)
 
 
 def run_together(
-    world: Intracomm,
+    world: World,
     arguments: Sequence[str],
     load: Callable[[], Evaluator],
     max_atoms: int,
     log_file: Path | None,
+    on_ranks: OnRanks | None,
 ) -> ForceNetError | None:
     """The fault that ended the run, known to all ranks; None if it ended well."""
     with contextlib.ExitStack() as stack:
-        script, door = "", None
+        script = ""
+        side: Door | LocalModels | None = None
         fault: ForceNetError | None = None
         if world.rank == 0:
             try:
                 script = check_arguments(arguments)
-                door = stack.enter_context(model_in_thread(load, max_atoms, log_file))
+                build(installed_target())
+                if on_ranks is None:
+                    side = stack.enter_context(model_in_thread(load, max_atoms, log_file))
             except ForceNetError as error:
                 fault = error
-        wait_for_root(world)
         script, fault = world.bcast((script, fault))
+        if fault is None and on_ranks is not None:
+            try:
+                models = local_models(on_ranks, world, max_atoms, log_file)
+                side = stack.enter_context(models)
+            except ForceNetError as error:
+                fault = error
         if fault is None:
-            fault = run_lammps(arguments, script, world)
-        if fault is None and door is not None and door.count == 0:
+            fault = run_lammps(arguments, script, world.comm)
+        if fault is None and side is not None and side.count == 0 and world.rank == 0:
             print(
                 "forcenet-md: warning: the script never gave the command forcenet, so that the"
                 " model was not used.",
                 file=sys.stderr,
             )
         return fault
+
+
+def local_models(
+    on_ranks: OnRanks, world: World, max_atoms: int, log_file: Path | None
+) -> LocalModels:
+    """The model on this rank. Collective; raises the fault of any rank on all of them."""
+    from forcenet_md.engines.lammps_local import LocalModels
+    from forcenet_md.inference.load import load_on_ranks
+    from forcenet_md.server.monitor import Lines, Monitor
+
+    monitor = Monitor()
+    with one_for_all(world):
+        if log_file is not None and world.rank == 0:
+            monitor = Monitor(Lines.append_to(log_file))
+    network = load_on_ranks(on_ranks.load, on_ranks.device, on_ranks.share_devices, world)
+    return LocalModels(network, world, on_ranks.sharing, max_atoms * world.size, monitor)
 
 
 def check_arguments(arguments: Sequence[str]) -> str:
@@ -130,47 +176,6 @@ def check_arguments(arguments: Sequence[str]) -> str:
         ) from None
 
 
-# MPI ---------------------------------------------------------------------------------------------
-
-
-def join_world() -> Intracomm:
-    """All ranks of this launch. Raises LammpsError where there is no MPI."""
-    try:
-        import mpi4py
-
-        mpi4py.rc.thread_level = "funneled"
-        mpi4py.rc.errors = "fatal"  # for LAMMPS does not look at what MPI returns
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise LammpsError(
-            f"the library of MPI cannot be loaded ({error}): pip install mpich."
-        ) from None
-    return MPI.COMM_WORLD
-
-
-def wait_for_root(world: Intracomm) -> None:
-    """Sleep until rank 0 comes here too: a rank in a plain barrier would burn a core."""
-    request = world.Ibarrier()
-    while not request.Test():
-        time.sleep(0.01)
-
-
-def abort(world: Intracomm) -> NoReturn:
-    """End all ranks at once, with what they have said."""
-    flush()
-    time.sleep(0.2)  # mpirun may drop what it has not yet read when the abort reaches it
-    world.Abort(1)
-    os._exit(1)  # MPI asks for the end of all, and may come back before it is there
-
-
-def flush() -> None:
-    """Write out what Python and LAMMPS still hold."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream:
-            stream.flush()
-    ctypes.CDLL(None).fflush(None)
-
-
 def end_by_signal() -> None:
     """Let the system end the process: LAMMPS runs in C, where Python's handlers never get a turn.
 
@@ -191,14 +196,12 @@ def model_in_thread(
 ) -> Iterator[Door]:
     """The loaded model behind a door that the plugins of this process find.
 
-    Raises what `load` raises, and PluginError if the plugin cannot be built.
+    Raises what `load` raises.
     """
-    from forcenet_md.engines.plugin_build import build, installed_target
     from forcenet_md.server.door import Door, unhurried
     from forcenet_md.server.loop import Server
     from forcenet_md.server.monitor import Lines, Monitor
 
-    build(installed_target())
     logs = [Lines.append_to(log_file)] if log_file else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ready: Future[tuple[Server, Door]] = Future()

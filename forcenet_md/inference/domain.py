@@ -73,7 +73,7 @@ class Domain:
         exchanges that the other ranks wait for.
         """
         n_layers = self._network.card.n_layers
-        self.exchange.open(n_layers - 1 if self.exchanged else 0)
+        self._open()
         try:
             with torch.inference_mode():
                 return self._stages(points, n_layers)
@@ -83,6 +83,14 @@ class Domain:
         finally:
             if self._kept is not None:
                 self._kept.clear()
+
+    def skip(self) -> None:
+        """Take part in the exchanges of a step that this rank cannot compute."""
+        self._open()
+        self.exchange.give_up()
+
+    def _open(self) -> None:
+        self.exchange.open(self._network.card.n_layers - 1 if self.exchanged else 0)
 
     def _stages(self, points: Array, n_layers: int) -> Array:
         model, n_owned = self._network.model, self.division.n_owned

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forcenet_md.artifact.find import model_path
 from forcenet_md.errors import ModelFileError, RequestError
 from forcenet_md.inference.interface import Capabilities, Evaluator
+from forcenet_md.mpi import World, bound_device, one_for_all
 
 if TYPE_CHECKING:
+    from forcenet_md.artifact.card import Card
     from forcenet_md.inference.evaluator import ModelEvaluator
 
 
@@ -60,6 +62,28 @@ def load_network(
     from forcenet_md.inference.evaluator import ModelEvaluator  # imports torch
 
     return ModelEvaluator(path, device, threads, dtype, trust, sha256, max_edges)
+
+
+def load_on_ranks(
+    load: Callable[[str], ModelEvaluator], device: str, share_devices: bool, world: World
+) -> ModelEvaluator:
+    """What load(device) gives on each rank, with the rank's own device. Collective.
+
+    share_devices: see `mpi.bound_device`. Raises the fault of any rank on all of them.
+    """
+    with one_for_all(world):
+        network = load(bound_device(device, world.comm, share_devices))
+        check_shareable(network.card)
+    return network
+
+
+def check_shareable(card: Card) -> None:
+    """Raises ModelFileError for a model that one rank alone can compute."""
+    if not card.staged:
+        raise ModelFileError(
+            f"model {card.name} has no stages between which ranks could exchange (forces that are"
+            " a gradient need ghosts as deep as 2 × cutoff × layers): run it on one rank."
+        )
 
 
 def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from time import perf_counter
@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError
+from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.graph.capacity import check_capacity
 from forcenet_md.graph.domains import bisect
 from forcenet_md.graph.exchange import Exchange, MpiExchange, NoExchange, make_plan
 from forcenet_md.graph.frame import Array, Frame
-from forcenet_md.graph.ghosts import surroundings
+from forcenet_md.graph.ghosts import Surroundings, surroundings
 from forcenet_md.graph.neighbours import MAX_EDGES, SLACK, Reference
 from forcenet_md.graph.pieces import divide
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.graph_evaluator import failure, warm_up
 from forcenet_md.inference.interface import Request, Timings
-from forcenet_md.mpi import Ranks, World, share_fault
+from forcenet_md.mpi import Ranks, World, one_for_all
 from forcenet_md.system import Forces, System
 
 if TYPE_CHECKING:
@@ -53,54 +53,36 @@ class Sharing:
     deep: bool = False
     wire: str | None = None
 
+    def shell(self, network: ModelEvaluator, reach: float) -> float:
+        """How far from its atoms, Å, a rank must know of others, for pairs within reach."""
+        return reach * (network.card.n_layers if self.deep else 1)
 
-def check_shareable(network: ModelEvaluator) -> None:
-    """Raises ModelFileError for a model that one rank alone can compute."""
-    if not network.card.staged:
-        raise ModelFileError(
-            f"model {network.card.name} has no stages between which ranks could exchange (forces"
-            " that are a gradient need ghosts as deep as 2 × cutoff × layers): run it on one rank."
-        )
+
+def sharing(ghosts: str, wire: str) -> Sharing:
+    """From the options of the command line."""
+    return Sharing(deep=ghosts == "deep", wire=None if wire == "own" else wire)
 
 
 def make_domain(
-    network: ModelEvaluator,
-    ids: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    positions: Array,
-    frame: Frame,
-    ranks: Ranks,
-    sharing: Sharing,
+    network: ModelEvaluator, around: Surroundings, reach: float, ranks: Ranks, how: Sharing
 ) -> Domain:
-    """The rank's part of a structure, of which it has the atoms with these ids. Collective."""
-    reach = network.card.cutoff + SKIN + SLACK
-    layers = network.card.n_layers if sharing.deep else 1
-    around = surroundings(ids, numbers, positions, frame, layers * reach, ranks)
-    with one_for_all(network, ranks, len(ids)):
+    """The rank's part of a structure, of pairs within reach Å. Collective; a fault of one rank is
+    raised on all."""
+
+    def sentence(error: Exception) -> ForceNetError:
+        return rank_failure(network, error, around.n_owned, ranks.rank)
+
+    with one_for_all(ranks, sentence):
+        layers = network.card.n_layers if how.deep else 1
         division = divide(around, reach, ranks.rank, layers)
     plan = make_plan(division, ranks)
-    with one_for_all(network, ranks, len(ids)):
+    with one_for_all(ranks, sentence):
         exchange: Exchange = NoExchange()
         if isinstance(ranks, World):
             like = network.model.embed(torch.empty(0, dtype=torch.int64, device=network.device))
-            wire = None if sharing.wire is None else WIRES[sharing.wire]
+            wire = None if how.wire is None else WIRES[how.wire]
             exchange = MpiExchange(plan, ranks, like, wire)
         return Domain(network, division, exchange)
-
-
-@contextlib.contextmanager
-def one_for_all(network: ModelEvaluator, ranks: Ranks, n_atoms: int) -> Iterator[None]:
-    """What is done here by each rank alone; a fault of one is raised on all. Collective."""
-    fault: ForceNetError | None = None
-    try:
-        yield
-    except ForceNetError as error:
-        fault = error
-    except (RuntimeError, MemoryError) as error:
-        fault = rank_failure(network, error, n_atoms, ranks.rank)
-    fault = share_fault(ranks, fault)
-    if fault is not None:
-        raise fault
 
 
 def rank_failure(
@@ -137,7 +119,6 @@ class Crew:
     def __init__(
         self, network: ModelEvaluator, ranks: Ranks, sharing: Sharing | None = None
     ) -> None:
-        check_shareable(network)
         self.network = network
         self.ranks = ranks
         self.sharing = sharing or Sharing()
@@ -152,7 +133,11 @@ class Crew:
         """
         self.forget(number)
         ids, numbers = labels.astype(np.int64).T
-        domain = make_domain(self.network, ids, numbers, positions, frame, self.ranks, self.sharing)
+        network, ranks, sharing = self.network, self.ranks, self.sharing
+        reach = network.card.cutoff + SKIN + SLACK
+        shell = sharing.shell(network, reach)
+        around = surroundings(ids, numbers, positions, frame, shell, ranks)
+        domain = make_domain(network, around, reach, ranks, sharing)
         self.parts[number] = Part(domain, frame, counts)
 
     def forces(self, number: int, positions: Array) -> Array | ForceNetError:

@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Callable
 
 from forcenet_md.errors import ForceNetError, ModelFileError
+from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Evaluator
-from forcenet_md.inference.load import load_network
+from forcenet_md.inference.load import load_network, load_on_ranks
 from forcenet_md.inference.ranks import Crew, DividedEvaluator, Order, Sharing, follow, next_order
-from forcenet_md.mpi import World, abort, bound_device, join_world, share_fault
+from forcenet_md.mpi import World, abort, join_world
 from forcenet_md.server.run import Options, run
 from forcenet_md.server.signals import SIGNALS, StopSignal
 
@@ -74,21 +75,16 @@ def lead(options: Options, stop: StopSignal, load: Callable[[], Crew], world: Wo
 
 def load_crew(options: Options, sharing: Sharing, share_devices: bool, world: World) -> Crew:
     """The model on this rank. Collective; raises the fault of any rank on all of them."""
-    fault: ForceNetError | None = None
-    try:
-        network = load_network(
+
+    def load(device: str) -> ModelEvaluator:
+        return load_network(
             options.model,
-            device=bound_device(options.device, world.comm, share_devices),
+            device=device,
             threads=options.threads,
             dtype=options.dtype,
             trust=options.trust,
             sha256=options.sha256,
             max_edges=options.max_edges,
         )
-        crew = Crew(network, world, sharing)
-    except ForceNetError as error:
-        fault = error
-    fault = share_fault(world, fault)
-    if fault is not None:
-        raise fault
-    return crew
+
+    return Crew(load_on_ranks(load, options.device, share_devices, world), world, sharing)

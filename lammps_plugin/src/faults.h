@@ -16,4 +16,15 @@ struct Lost : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The sentence with which the other side refuses, or "".
+template <typename Work> std::string refusal(Work work)
+{
+  try {
+    work();
+  } catch (const Refused &fault) {
+    return fault.what();
+  }
+  return "";
+}
+
 }    // namespace forcenet

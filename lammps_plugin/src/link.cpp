@@ -33,6 +33,7 @@ Link::Link(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg), ranks_(worl
   extscalar = 0;
   size_peratom_cols = 0;
   maxexchange = 1;
+  comm_forward = 2;
   grow_arrays(atom->nmax);
   atom->add_callback(Atom::GROW);    // here, for LAMMPS takes the fix that is being made
 }
@@ -52,9 +53,11 @@ void Link::open(const LinkOptions &options)
   external_ = find_fix(lmp, external_id_);
   lammps_set_fix_external_callback(lmp, external_id_.c_str(), &on_call, this);
   probe();
-  stop_if(ranks_.on_root([&] {
-    client_ = std::make_unique<Client>(options_.client, [this](const auto &line) { say(line); });
-  }));
+  stop_if(refusal([&] { local_ = Local::find(); }));
+  if (!local_)
+    stop_if(ranks_.on_root([&] {
+      client_ = std::make_unique<Client>(options_.client, [this](const auto &line) { say(line); });
+    }));
   introduce();
 }
 
@@ -71,12 +74,14 @@ void Link::init()
   if (external_ && find_fix(lmp, external_id_) != external_) {
     external_ = nullptr;    // unfixed
     client_.reset();
+    local_.reset();
   }
   if (!external_) return;
 
   stop_if(refuse_system(lmp));
   stop_if(refuse_run(lmp, external_));
   introduce();
+  if (local_) widen_communication();
   stop_if(refuse_without(lmp, energy_, virial_));
   if (!energy_ && !virial_)
     warn("the model gives forces alone: pe, etotal and press, and all made of them, lack its part");
@@ -139,7 +144,8 @@ void Link::introduce()
 {
   const Settings settings = describe(lmp, external_, options_.elements, options_.mass_check);
   Welcome welcome;
-  stop_if(ranks_.on_root([&] { welcome = client_->hello(settings); }));
+  stop_if(local_ ? refusal([&] { welcome = local_->hello(settings); })
+                 : ranks_.on_root([&] { welcome = client_->hello(settings); }));
   double flags[4] = {double(welcome.energy), double(welcome.virial), double(welcome.velocities),
                      double(welcome.spread)};
   ranks_.share(flags, 4);
@@ -148,11 +154,11 @@ void Link::introduce()
   velocities_ = flags[2] != 0.0;
   committee_ = flags[3] != 0.0;
   offer_spread();
-  if (options_.client.door >= 0) {
+  if (options_.client.door >= 0 || local_) {
     const std::string line = "forcenet " + external_id_ + ": forces come from the model " +
-        printable(welcome.model) + " in this process; the address " + options_.client.address +
-        " is not used";
-    if (told_.insert(line).second) say(line);
+        printable(welcome.model) + (local_ ? " on every rank" : " in this process") +
+        "; the address " + options_.client.address + " is not used";
+    if (comm->me == 0 && told_.insert(line).second) say(line);
   }
   for (const auto &warning : welcome.warnings) warn(printable(warning));    // rank 0 has them
 }
@@ -211,6 +217,10 @@ void Link::on_detached_call(void *lmp, bigint, int, tagint *, double **, double 
 
 void Link::compute(bigint step, int count, tagint *tag, double **x, double **f)
 {
+  if (local_) {
+    compute_locally(step, x, f);
+    return;
+  }
   Atoms atoms;
   atoms.count = count;
   atoms.id = tag;
@@ -218,13 +228,7 @@ void Link::compute(bigint step, int count, tagint *tag, double **x, double **f)
   atoms.x = x;
   atoms.v = velocities_ ? atom->v : nullptr;
   std::size_t total = 0;
-  std::string fault;
-  try {
-    total = ranks_.collect(atoms);
-  } catch (const Refused &refusal) {
-    fault = refusal.what();
-  }
-  stop_if(fault);
+  stop_if(refusal([&] { total = ranks_.collect(atoms); }));
   double numbers[7] = {};    // energy and virial, which LAMMPS wants on every rank
   if (total > 0) {
     stop_if(ranks_.on_root([&] {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "client.h"
+#include "local.h"
 #include "ranks.h"
 
 #include "fix.h"
@@ -50,6 +51,9 @@ class Link : public LAMMPS_NS::Fix {
   void set_arrays(int atom) override { spread_[atom] = 0.0; }
   int pack_exchange(int atom, double *into) override { into[0] = spread_[atom]; return 1; }
   int unpack_exchange(int atom, double *from) override { spread_[atom] = from[0]; return 1; }
+  // Which rank has a ghost's atom, and in which row: for a model on every rank.
+  int pack_forward_comm(int count, int *rows, double *into, int, int *) override;
+  void unpack_forward_comm(int count, int first, double *from) override;
   // Empty as in Fix. Without it the plugin would need Fix's, whose name has the size of tagint in
   // it: a LAMMPS of other sizes would not load the plugin, and so never hear why.
   void set_molecule(int, LAMMPS_NS::tagint, int, double *, double *, double *) override {}
@@ -60,6 +64,8 @@ class Link : public LAMMPS_NS::Fix {
   static void on_detached_call(void *lmp, LAMMPS_NS::bigint, int, LAMMPS_NS::tagint *, double **,
                                double **);
   void compute(LAMMPS_NS::bigint step, int count, LAMMPS_NS::tagint *tag, double **x, double **f);
+  void compute_locally(LAMMPS_NS::bigint step, double **x, double **f);
+  void widen_communication();
   void probe();
   void introduce();
   void offer_spread();
@@ -73,12 +79,15 @@ class Link : public LAMMPS_NS::Fix {
   Fix *external_ = nullptr;    // null while there is no such fix
   LinkOptions options_;
   Ranks ranks_;
+  std::unique_ptr<Local> local_;      // the model is on every rank; else null, and there is a
   std::unique_ptr<Client> client_;    // rank 0 only
   StepMessage message_;               // rank 0 only
   Answer answer_;
   bool energy_ = false, virial_ = false, velocities_ = false;    // what the model gives and wants
   bool committee_ = false;          // and so there is a spread
   std::vector<double> spread_;      // [nmax] of the rank's own atoms
+  std::vector<double> owner_;       // [nall][2] rank and row, for `local_`
+  LAMMPS_NS::bigint neighboured_[2] = {-1, -1};    // LAMMPS's count and step of it, then
   bool called_ = false;     // the fix external asked for forces in this step
   bool probing_ = false;    // the call at hand is the probe's
   bool proved_ = false;     // the fix external calls and applies at every step

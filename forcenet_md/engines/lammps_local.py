@@ -1,0 +1,307 @@
+"""LAMMPS's atoms for a model on every rank: the plugin hands its arrays in, and nothing is copied
+to another rank but node rows.
+
+The structs and functions are those of lammps_plugin/src/local.h, where the plugin finds the address
+of our `Evaluator` in the environment. An `Evaluator` may be called for several fixes external; each
+has its handle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import traceback
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, POINTER, c_char, c_double, c_int, c_int32, c_int64, c_uint32, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forcenet_md.errors import ForceNetError, StructureError
+from forcenet_md.graph.frame import Array, Frame
+from forcenet_md.graph.ghosts import Surroundings
+from forcenet_md.graph.neighbours import SLACK
+from forcenet_md.inference.evaluator import ModelEvaluator
+from forcenet_md.inference.local import LocalModel
+from forcenet_md.inference.ranks import Sharing
+from forcenet_md.mpi import World, abort, one_for_all
+from forcenet_md.server.lammps import Settings, read_hello, welcome
+from forcenet_md.server.monitor import Monitor
+from forcenet_md.system import System
+
+NOT_FINITE = (
+    "a position is not finite: the simulation has failed before this step; use a smaller timestep"
+    " or a relaxed starting structure."
+)
+VARIABLE = "FORCENET_MD_LOCAL"  # PROCESS:ADDRESS of an Evaluator
+
+
+class StepHead(ctypes.Structure):
+    """lammps_plugin/src/protocol.h"""
+
+    _fields_ = (
+        ("timestep", c_int64),
+        ("kind", c_uint32),
+        ("dt", c_double),
+        ("cell", c_double * 9),
+        ("origin", c_double * 3),
+        ("periodic", c_uint32),
+    )
+
+
+class LocalStep(ctypes.Structure):
+    """lammps_plugin/src/local.h"""
+
+    _fields_ = (
+        ("head", StepHead),
+        ("fresh", c_int32),
+        ("id_bytes", c_int32),
+        ("owned", c_int64),
+        ("all", c_int64),
+        ("id", c_void_p),
+        ("type", c_void_p),
+        ("x", c_void_p),
+        ("owner", c_void_p),
+        ("skin", c_double),
+        ("force", c_void_p),
+    )
+
+
+Reply = POINTER(c_char)
+OPEN = CFUNCTYPE(c_int, POINTER(c_int), Reply, c_int)
+HELLO = CFUNCTYPE(c_int, c_int, POINTER(c_char), c_int, Reply, c_int)
+SHELL = CFUNCTYPE(c_int, c_int, c_double, POINTER(c_double), Reply, c_int)
+FORCES = CFUNCTYPE(c_int, c_int, POINTER(LocalStep), Reply, c_int)
+CLOSE = CFUNCTYPE(None, c_int)
+
+
+class Evaluator(ctypes.Structure):
+    """lammps_plugin/src/local.h"""
+
+    _fields_ = (
+        ("open", OPEN),
+        ("hello", HELLO),
+        ("shell", SHELL),
+        ("forces", FORCES),
+        ("close", CLOSE),
+    )
+
+
+class LocalModels:
+    """The model on this rank, for all fixes external of the LAMMPS of this process.
+
+    max_atoms: most atoms of all ranks; count: how many fixes there have been
+    """
+
+    def __init__(
+        self,
+        network: ModelEvaluator,
+        world: World,
+        sharing: Sharing,
+        max_atoms: int,
+        monitor: Monitor,
+    ) -> None:
+        self.count = 0
+        self._network = network
+        self._world = world
+        self._sharing = sharing
+        self._max_atoms = max_atoms
+        self._monitor = monitor if world.rank == 0 else Monitor()
+        self._fixes: dict[int, LammpsLocal] = {}
+        self._evaluator = Evaluator(
+            OPEN(self._open),
+            HELLO(self._hello),
+            SHELL(self._shell),
+            FORCES(self._forces),
+            CLOSE(self._close),
+        )
+
+    def __enter__(self) -> LocalModels:
+        os.environ[VARIABLE] = f"{os.getpid()}:{ctypes.addressof(self._evaluator)}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.environ.pop(VARIABLE, None)
+        for handle in list(self._fixes):
+            self._close(handle)
+
+    def _open(self, handle: Any, reply: Any, room: int) -> int:
+        def work() -> bytes:
+            self.count += 1
+            handle[0] = self.count
+            model = LocalModel(self._network, self._world, self._sharing)
+            self._fixes[self.count] = LammpsLocal(model, self._max_atoms, self._monitor)
+            return b""
+
+        return self._answer(work, reply, room)
+
+    def _hello(self, handle: int, text: Any, length: int, reply: Any, room: int) -> int:
+        fix = self._fixes[handle]
+        return self._answer(lambda: fix.hello(ctypes.string_at(text, length)), reply, room)
+
+    def _shell(self, handle: int, skin: float, cutoff: Any, reply: Any, room: int) -> int:
+        def work() -> bytes:
+            cutoff[0] = self._fixes[handle].shell(skin)
+            return b""
+
+        return self._answer(work, reply, room)
+
+    def _forces(self, handle: int, step: Any, reply: Any, room: int) -> int:
+        def work() -> bytes:
+            self._fixes[handle].forces(step[0])
+            return b""
+
+        return self._answer(work, reply, room)
+
+    def _close(self, handle: int) -> None:
+        self._fixes.pop(handle).close()
+
+    def _answer(self, work: Callable[[], bytes], reply: Any, room: int) -> int:
+        """ctypes would print an exception and let LAMMPS go on: it is a sentence, or the end."""
+        try:
+            code, said = 0, work()
+        except ForceNetError as fault:
+            code, said = 1, str(fault).encode()
+        except BaseException:
+            traceback.print_exc()
+            abort(self._world.comm)
+        ctypes.memmove(reply, said[: room - 1] + b"\0", min(len(said), room - 1) + 1)
+        return code
+
+
+class LammpsLocal:
+    """One fix external on this rank: LAMMPS's arrays become surroundings, forces LAMMPS's."""
+
+    def __init__(self, model: LocalModel, max_atoms: int, monitor: Monitor) -> None:
+        self._model = model
+        self._max_atoms = max_atoms
+        self._monitor = monitor
+        self._settings: Settings | None = None
+        self._reference = Reference()
+        self._steps = 0
+        self._largest = 0.0
+        self._divided = False
+
+    def hello(self, payload: bytes) -> bytes:
+        """WELCOME's payload. Raises, on all ranks, what `read_hello` raises on any."""
+        capabilities = self._model.network.capabilities
+        with one_for_all(self._model.ranks):
+            self._settings = read_hello(payload, capabilities, self._max_atoms)
+        assert self._settings is not None
+        self._monitor.log(f"{self._settings.describe()} on {self._model.ranks.size} ranks")
+        return welcome(capabilities)
+
+    def shell(self, skin: float) -> float:
+        """How far LAMMPS's ghosts must reach, in its units, with neighbour lists of that skin."""
+        assert self._settings is not None
+        length = self._settings.units.length
+        reach = self._model.network.card.cutoff + skin * length + SLACK
+        return self._model.sharing.shell(self._model.network, reach) / length
+
+    def forces(self, step: LocalStep) -> None:
+        """Fills the step's forces. Collective; raises the fault of any rank on all of them."""
+        settings = self._settings
+        assert settings is not None
+        length, force = settings.units.length, settings.units.force
+        n, owned = step.all, step.owned
+        points = array(step.x, (n, 3), np.float64) * length
+        cell = np.array(step.head.cell).reshape(3, 3) * length
+        origin = np.array(step.head.origin) * length
+        skin = step.skin * length
+        if step.fresh:
+            self._divide(step, settings, points, cell, skin)
+            self._reference = Reference(points[:owned].copy(), cell, origin)
+        try:
+            self._reference.check(points[:owned], cell, origin, skin)
+        except StructureError as fault:
+            self._model.fail(fault)
+        found, net = self._model.forces(points, settings.keep_net_force)
+        array(step.force, (owned, 3), np.float64)[:] = found / force
+        self._steps += 1
+        self._largest = max(self._largest, net)
+        if self._divided:
+            self._divided = False
+            edges, imbalance = self._model.edges()
+            self._monitor.log(
+                f"step {step.head.timestep}: {edges} neighbour pairs; the most of a rank are"
+                f" {imbalance:.2f} times the mean"
+            )
+
+    def close(self) -> None:
+        self._model.close()
+        if self._steps:
+            net = f", a net force of at most {self._largest:.2g} eV/Å per atom"
+            self._monitor.log(f"{self._steps} steps{net if self._largest else ''}")
+
+    def _divide(
+        self, step: LocalStep, settings: Settings, points: Array, cell: Array, skin: float
+    ) -> None:
+        n = step.all
+        with one_for_all(self._model.ranks):
+            if not np.isfinite(points).all():
+                raise StructureError(NOT_FINITE)
+        ids = array(step.id, (n,), np.int64 if step.id_bytes == 8 else np.int32).astype(np.int64)
+        numbers = settings.numbers[array(step.type, (n,), np.int32) - 1]
+        rank, row = array(step.owner, (n, 2), np.float64).astype(np.int64).T
+        periodic = np.array([bool(step.head.periodic >> k & 1) for k in range(3)])
+        frame = Frame.of(System(points, numbers, cell, periodic))
+        shift = shifts(points, rank, row, frame)
+        around = Surroundings(step.owned, points, numbers, ids, rank, row, shift)
+        reach = self._model.network.card.cutoff + skin + SLACK
+        self._divided = self._steps == 0
+        self._model.divide(around, reach)
+
+
+def array(address: int | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """What lies there, without a copy; a rank without atoms may have no array."""
+    if not address or 0 in shape:
+        return np.empty(shape, dtype)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((c_char * size).from_address(address), dtype).reshape(shape)
+
+
+def shifts(
+    points: Array, rank: NDArray[np.int64], row: NDArray[np.int64], frame: Frame
+) -> NDArray[np.int64]:
+    """The lattice shifts [n_points, 3] of images from the first of each atom."""
+    key = rank * (int(row.max(initial=0)) + 1) + row
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    found = np.rint((points - points[first][which]) @ frame.inverse).astype(np.int64)
+    found[:, ~frame.periodic] = 0
+    return found
+
+
+class Reference:
+    """Where a rank's atoms and the box were when LAMMPS last chose its ghosts."""
+
+    def __init__(
+        self,
+        positions: Array | None = None,
+        cell: Array | None = None,
+        origin: Array | None = None,
+    ) -> None:
+        self._positions = np.empty((0, 3)) if positions is None else positions
+        self._corners = corners(np.eye(3) if cell is None else cell, origin)
+
+    def check(self, positions: Array, cell: Array, origin: Array, skin: float) -> None:
+        """Raises StructureError where an atom may have come near that LAMMPS shows no ghost of:
+        half the skin is for the atoms and for the two corners of the box that moved most, as in
+        LAMMPS's own check."""
+        moved = np.linalg.norm(positions - self._positions, axis=1).max(initial=0.0)
+        box = np.linalg.norm(corners(cell, origin) - self._corners, axis=1)
+        used = 2.0 * moved + np.sort(box)[-2:].sum()
+        if not np.isfinite(used):
+            raise StructureError(NOT_FINITE)
+        if used > skin * (1.0 + 1e-6):
+            raise StructureError(
+                f"atoms moved {moved:.2g} Å since LAMMPS last built its neighbour lists, more than"
+                f" half its skin of {skin:.2g} Å: give 'neigh_modify delay 0 every 1 check yes', or"
+                " a larger skin by the command neighbor."
+            )
+
+
+def corners(cell: Array, origin: Array | None) -> Array:
+    """The corners [8, 3] of the box."""
+    steps = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    return steps @ cell + (np.zeros(3) if origin is None else origin)

@@ -1,0 +1,99 @@
+"""A model whose ranks have atoms of their own: nothing is gathered.
+
+The engine divides the system; each rank gets the forces on its atoms. Ranks share the net force and
+their faults, in one sum per step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forcenet_md.errors import EvaluationError, ForceNetError
+from forcenet_md.graph.domains import imbalance
+from forcenet_md.graph.frame import Array
+from forcenet_md.graph.ghosts import Surroundings
+from forcenet_md.inference.domain import Domain
+from forcenet_md.inference.ranks import Sharing, make_domain, rank_failure
+from forcenet_md.mpi import Ranks, share_fault
+
+if TYPE_CHECKING:
+    from forcenet_md.inference.evaluator import ModelEvaluator
+
+
+class LocalModel:
+    """One simulation on this rank. All calls but `close` are collective."""
+
+    def __init__(self, network: ModelEvaluator, ranks: Ranks, sharing: Sharing) -> None:
+        self.network = network
+        self.ranks = ranks
+        self.sharing = sharing
+        self._domain: Domain | None = None
+
+    def divide(self, around: Surroundings, reach: float) -> None:
+        """The atoms of this rank and what lies around them have changed; reach: of pairs, Å."""
+        self.close()
+        self._domain = make_domain(self.network, around, reach, self.ranks, self.sharing)
+
+    def forces(self, points: Array, keep_net_force: bool) -> tuple[Array, float]:
+        """Forces [n_owned, 3] eV/Å on this rank's atoms, and the net force per atom of all.
+
+        points: [n_points, 3] Å, of the surroundings; keep_net_force: see `interface.Request`.
+        Raises, on all ranks, the fault of any.
+        """
+        fault: ForceNetError | None = None
+        forces = np.zeros((0, 3))
+        try:
+            assert self._domain is not None
+            forces = self._domain.forces(points)
+            fault = self._not_finite(forces)
+        except ForceNetError as error:
+            fault = error
+        except (RuntimeError, MemoryError) as error:
+            fault = rank_failure(self.network, error, len(points), self.ranks.rank)
+        return self._without_net_force(forces, fault, keep_net_force)
+
+    def fail(self, fault: ForceNetError) -> None:
+        """This rank cannot compute its part of a step: the others learn it as in `forces`."""
+        assert self._domain is not None
+        self._domain.skip()
+        self._without_net_force(np.zeros((0, 3)), fault, True)
+
+    def edges(self) -> tuple[int, float]:
+        """The edges of all ranks in the last step, and the most of a rank over the mean."""
+        assert self._domain is not None
+        counts = self.ranks.allgather(np.array([self._domain.n_edges]))
+        return int(counts.sum()), imbalance(counts.astype(np.float64))
+
+    def close(self) -> None:
+        """Free what the exchange holds."""
+        if self._domain is not None:
+            self._domain.exchange.close()
+            self._domain = None
+
+    def _not_finite(self, forces: Array) -> EvaluationError | None:
+        assert self._domain is not None
+        bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
+        if not len(bad):
+            return None
+        return EvaluationError(
+            f"the model gives a force that is not finite on atom"
+            f" {self._domain.division.around.ids[bad[0]]}: the structure is far from anything it"
+            " was trained on; use a smaller timestep or a relaxed starting structure."
+        )
+
+    def _without_net_force(
+        self, forces: Array, fault: ForceNetError | None, keep: bool
+    ) -> tuple[Array, float]:
+        mine = np.array([*forces.sum(axis=0), len(forces), float(fault is not None)])
+        all_ = self.ranks.sum(mine)
+        if all_[4] > 0.0:
+            told = share_fault(self.ranks, fault)
+            assert told is not None
+            raise told
+        mean = all_[:3] / max(all_[3], 1.0)
+        card = self.network.card
+        if not card.conservative and (card.net_force_removed or not keep):
+            forces = forces - mean
+        return forces, float(np.linalg.norm(mean))

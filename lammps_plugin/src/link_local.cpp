@@ -1,0 +1,68 @@
+// The part of Link for a model that is on every rank: LAMMPS's atoms stay where they are.
+#include "link.h"
+
+#include "faults.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "lammps.h"
+#include "neighbor.h"
+#include "update.h"
+
+#include <algorithm>
+
+using namespace LAMMPS_NS;
+
+namespace forcenet {
+
+// LAMMPS's ghosts shall reach as far as the model sees, and as atoms may move until it looks again.
+void Link::widen_communication()
+{
+  if (comm->mode != Comm::SINGLE)
+    stop("with the model on every rank ghosts must have one cutoff: use 'comm_modify mode single'");
+  double reach = 0.0;
+  stop_if(refusal([&] { reach = local_->shell(neighbor->skin); }));
+  comm->cutghostuser = std::max(comm->cutghostuser, reach);
+}
+
+void Link::compute_locally(bigint step, double **x, double **f)
+{
+  LocalStep request{};
+  request.head = head(step);
+  request.owned = atom->nlocal;
+  request.all = atom->nlocal + atom->nghost;
+  // LAMMPS counts, the same on all ranks, how often it has built its lists.
+  const bigint now[2] = {neighbor->ncalls, neighbor->lastcall};
+  request.fresh = update->setupflag || !std::equal(now, now + 2, neighboured_);
+  std::copy_n(now, 2, neighboured_);
+  if (request.fresh) {
+    owner_.resize(2 * static_cast<std::size_t>(request.all));
+    for (int i = 0; i < atom->nlocal; ++i) {
+      owner_[2 * static_cast<std::size_t>(i)] = comm->me;
+      owner_[2 * static_cast<std::size_t>(i) + 1] = i;
+    }
+    comm->forward_comm(this);
+  }
+  request.id = atom->tag;
+  request.id_bytes = sizeof(tagint);
+  request.type = atom->type;
+  request.x = request.all ? x[0] : nullptr;
+  request.owner = owner_.data();
+  request.skin = neighbor->skin;
+  request.force = request.owned ? f[0] : nullptr;
+  stop_if(refusal([&] { local_->forces(request); }));
+}
+
+int Link::pack_forward_comm(int count, int *rows, double *into, int, int *)
+{
+  for (int i = 0; i < count; ++i)
+    std::copy_n(&owner_[2 * static_cast<std::size_t>(rows[i])], 2, into + 2 * i);
+  return 2 * count;
+}
+
+void Link::unpack_forward_comm(int count, int first, double *from)
+{
+  std::copy_n(from, 2 * count, owner_.begin() + 2 * static_cast<std::ptrdiff_t>(first));
+}
+
+}    // namespace forcenet
