@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_process_runs import succeed
-from lammps_runs import quick_run
+from in_process_runs import nothing_left, run, succeed
+from lammps_runs import cases, quick_run
 from local_scripts import CASES, frames, making, script
 from models import write_model
 
@@ -24,23 +24,31 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_rank(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data and with the dumps of one rank, whose model is behind a loop."""
-    folder = tmp_path_factory.mktemp("one")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the atoms of all cases."""
+    folder = tmp_path_factory.mktemp("data")
     made = quick_run(making(), folder)
     assert made.returncode == 0, made.output
-    succeed(script(folder), folder, 1, ["--dtype", "float64", *QUIET], str(model))
     return folder
 
 
-@pytest.mark.parametrize("ranks", [2, *(pytest.param(n, marks=SLOW) for n in (3, 4))])
+@pytest.mark.parametrize(
+    ("ranks", "names"),
+    [
+        (2, ("bulk", "thin", "empty_ranks", "shear", "fire")),
+        *(pytest.param(n, tuple(CASES), marks=SLOW) for n in (2, 3, 4)),
+    ],
+)
 def test_forces_are_those_of_one_rank(
-    ranks: int, model: Path, one_rank: Path, tmp_path: Path
+    ranks: int, names: tuple[str, ...], model: Path, data: Path, tmp_path: Path
 ) -> None:
     """Bulk, thin, tilted, open and empty boxes, balancing, deformation, lost and deleted atoms."""
-    succeed(script(one_rank), tmp_path, ranks, ["--dtype", "float64", *QUIET], str(model))
-    for name in CASES:
-        one, many = frames(one_rank, name), frames(tmp_path, name)
+    for folder, count in (("one", 1), ("many", ranks)):
+        (tmp_path / folder).mkdir()
+        options = ["--dtype", "float64", *QUIET]
+        succeed(script(data, names), tmp_path / folder, count, options, str(model))
+    for name in names:
+        one, many = frames(tmp_path / "one", name), frames(tmp_path / "many", name)
         assert len(one) == len(many) >= 2, name
         for k, (a, b) in enumerate(zip(one, many, strict=True)):
             assert np.array_equal(a[:, 0], b[:, 0]), (name, k)
@@ -49,3 +57,126 @@ def test_forces_are_those_of_one_rank(
             worst = 1e-10 if k == 0 else 1e-7
             assert np.abs(a[:, 4:] - b[:, 4:]).max() < worst * largest, (name, k)
         assert np.abs(one[0][:, 4:]).max() > 0.0
+
+
+@pytest.mark.slow
+def test_deep_ghosts_and_rows_in_float32(model: Path, data: Path, tmp_path: Path) -> None:
+    """The way without an exchange, and single precision: the forces of one rank."""
+    found = []
+    for folder, ranks, options in (
+        ("one", 1, ["--dtype", "float64"]),
+        ("deep", 2, ["--dtype", "float64", "--ghosts", "deep"]),
+        ("single", 2, []),
+        ("half", 2, ["--wire", "bfloat16"]),
+    ):
+        (tmp_path / folder).mkdir()
+        text = script(data, ("bulk", "thin", "tilted")).replace("run 150", "run 25")
+        succeed(text, tmp_path / folder, ranks, [*options, *QUIET], str(model))
+        names = ("bulk", "thin", "tilted")
+        found.append([frames(tmp_path / folder, name)[0][:, 4:] for name in names])
+    one = found[0]
+    for forces, most in zip(found[1:], (1e-10, 1e-5, 1e-2), strict=True):
+        for a, b in zip(one, forces, strict=True):
+            assert np.abs(a - b).max() < most * np.abs(a).max()
+    assert any(
+        np.abs(a - b).max() > 1e-10 * np.abs(a).max() for a, b in zip(one, found[2], strict=True)
+    )
+
+
+SIMPLE = """
+units metal
+{before}
+lattice fcc 3.9
+region box block 0 3 0 3 0 3
+create_box 2 box
+create_atoms 1 box
+{more}
+mass 1 63.546
+mass 2 195.084
+velocity all create 300 4711 loop geom
+pair_style zero 5.0
+pair_coeff * *
+fix ext all external pf/callback 1 1
+forcenet ext unix:/nowhere/s elements Cu Pt
+fix 1 all nve
+timestep 0.002
+run 10
+"""
+FAULTS = {
+    "overlap": ("", "create_atoms 1 single 1 1 1\n", [], "lie on one point"),
+    "element": ("elements Cu Pt", "elements Cu W", [], "does not know W"),
+    "modes": ("units metal", "units metal\ncomm_modify mode multi", [], "comm_modify mode single"),
+    "rarely": (
+        "run 10",
+        "neigh_modify every 50 check no\nvelocity all scale 90000\nrun 50",
+        [],
+        "more than half its skin of 2 Å: give 'neigh_modify delay 0",
+    ),
+    "size": ("", "", ["--max-atoms", "20"], "108 atoms are more than this server takes (40)"),
+    "far": ("run 10", "displace_atoms all random 0 0 1e300 1\nrun 10", [], ""),
+}
+
+
+@pytest.mark.parametrize("name", cases(FAULTS, {"element", "modes", "size", "far"}))
+def test_a_fault_stops_every_rank(name: str, model: Path, tmp_path: Path) -> None:
+    old, new, options, sentence = FAULTS[name]
+    text = SIMPLE.format(before="", more=new if not old else "")
+    done = run(
+        text.replace(old, new) if old else text, tmp_path, 2, [*options, "-log", "none"], str(model)
+    )
+    assert done.returncode == 1
+    assert sentence in done.output
+    assert "Traceback" not in done.errors
+    assert done.sentence.startswith("LAMMPS stopped: ")
+    assert nothing_left(tmp_path)
+
+
+# One rank's network goes wrong from its fourth step on: a driver that puts that in its place.
+DRIVER = """
+import os, signal
+import torch
+import forcenet_md.inference.domain as domain
+from forcenet_md.cli.main import main
+from mpi4py import MPI
+
+stages, calls = domain.Domain._stages, 0
+
+def misbehaving(self, points, n_layers):
+    global calls
+    calls += 1
+    forces = stages(self, points, n_layers)
+    if calls > 4 and MPI.COMM_WORLD.rank == 1:
+        {deed}
+    return forces
+
+domain.Domain._stages = misbehaving
+main()
+"""
+DEEDS = {
+    "nan": ("forces[0] = float('nan')", "on rank 1: the model gives a force that is not finite"),
+    "memory": ("raise torch.OutOfMemoryError('cannot allocate')", "not enough memory for"),
+    "bug": ("raise ZeroDivisionError('the model')", "ZeroDivisionError: the model"),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", ""),
+}
+
+
+@pytest.mark.parametrize("name", cases(DEEDS, {"bug", "memory"}))
+def test_one_rank_s_fault_ends_all(name: str, model: Path, tmp_path: Path) -> None:
+    deed, sentence = DEEDS[name]
+    text = SIMPLE.format(before="", more="")
+    driver = DRIVER.format(deed=deed)
+    done = run(text, tmp_path, 2, ["-log", "none"], str(model), driver=driver)
+    assert done.returncode != 0
+    assert sentence in done.output + done.errors
+    assert "Loop time" not in done.output
+    assert nothing_left(tmp_path)
+
+
+def test_the_log_tells_of_the_ranks(model: Path, tmp_path: Path) -> None:
+    options = ["--log-file", "model.log", "-log", "none"]
+    done = succeed(SIMPLE.format(before="", more=""), tmp_path, 2, options, str(model))
+    assert "forces come from the model m on every rank; the address" in done.output
+    lines = (tmp_path / "model.log").read_text().splitlines()
+    assert "108 atoms of Cu Pt on 2 ranks" in lines[0]
+    assert any("neighbour pairs; the most of a rank are 1.0" in line for line in lines)
+    assert "11 steps, a net force of at most" in lines[-1]
