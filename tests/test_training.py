@@ -304,6 +304,21 @@ def test_a_resumed_run_without_budget_says_so(
         train(str(tmp_path / "config.yaml"))
 
 
+def test_a_resumed_run_replaces_no_model_but_its_own(labelled: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path, labelled, steps=2))
+    train(config)
+    train(config, ["training.steps=3"], resume=True)
+    assert "3 steps" in read_card(tmp_path / "m.pt").notes
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"of a week")
+    with pytest.raises(DataError, match=r"other\.pt is there already: give output=OTHER\.pt"):
+        train(config, ["training.steps=4", f"output={other}"], resume=True)
+    assert other.read_bytes() == b"of a week"
+    other.unlink()
+    train(config, ["training.steps=4", f"output={other}"], resume=True)
+    assert "4 steps" in read_card(other).notes
+
+
 def test_a_full_disk_is_said_and_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"step": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -232,6 +233,11 @@ class Config(_Section):
     @property
     def best_checkpoint(self) -> Path:
         return self.folder / "best.pt"
+
+    @property
+    def output_place(self) -> str:
+        """The model file as seen from the folder: both may be moved together."""
+        return os.path.relpath(self.output.resolve(), self.folder.resolve())
 
     @field_validator("model")
     @classmethod

@@ -19,8 +19,8 @@ from forcenet_md.training.survey import open_frames
 
 
 def check_outputs(config: Config, resume: bool = False) -> None:
-    """See before a run that its checkpoint and its model file can be written, and that only a
-    resumed run replaces a model. Raises DataError."""
+    """See before a run that its checkpoint and its model file can be written, and that no model is
+    replaced but a resumed run's own. Raises DataError."""
     data = config.data
     named = [*data.train, *data.validation, *data.test]
     read = [*named, config.training.initial, config.checkpoint, config.best_checkpoint]
@@ -28,8 +28,13 @@ def check_outputs(config: Config, resume: bool = False) -> None:
         raise DataError(f"output={config.output} would replace what the run reads: give another.")
     check_output(config.checkpoint)
     check_output(config.output)
-    # A folder with a checkpoint is told of by its own message.
-    if config.output.exists() and not (resume or config.checkpoint.is_file()):
+    if not config.output.exists():
+        return
+    if resume:
+        ours = load_checkpoint(config.checkpoint).get("output") == config.output_place
+    else:
+        ours = config.checkpoint.is_file()  # the folder is told of by its own message
+    if not ours:
         raise DataError(
             f"the model {config.output} is there already: give output=OTHER.pt, or remove it."
         )

@@ -53,6 +53,7 @@ def _save(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
             "step": trainer.step,
             "earlier_steps": trainer.earlier_steps,
             "run": _settings(trainer.config),
+            "output": trainer.config.output_place,
             "frames": trainer.data.train.fingerprint,
             "validation": trainer.data.validation.fingerprint,
         }
