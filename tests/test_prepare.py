@@ -255,17 +255,21 @@ def test_a_cell_thinner_than_twice_the_cutoff_is_remarked_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ensemble", "reason"),
+    ("model", "ensemble", "reason"),
     [
-        ("npt", r"direct forces have no pressure"),
-        ("nve", r"direct forces do not conserve energy"),
-        ("rexal", r"rexal is not prepared: give nvt or relax"),
+        ("alloy", "npt", "(direct forces have no pressure, so the cell keeps its shape)"),
+        ("alloy", "nve", "(direct forces do not conserve energy, so the atoms need a thermostat)"),
+        ("ase:emt", "npt", "(though ase:emt can run it: change the input of nvt)"),
+        ("ase:emt", "nve", "(though ase:emt can run it: change the input of nvt)"),
+        ("alloy", "rexal", "rexal is not prepared: give nvt or relax"),
     ],
 )
-def test_ensembles_that_are_not_prepared(ensemble: str, reason: str, tmp_path: Path) -> None:
+def test_ensembles_that_are_not_prepared(
+    model: str, ensemble: str, reason: str, tmp_path: Path
+) -> None:
     write(tmp_path / "cu.cif", bulk("Cu", cubic=True))
-    with pytest.raises(RequestError, match=reason):
-        prepare_command(tmp_path / "cu.cif", "alloy", out=tmp_path, ensemble=ensemble)
+    with pytest.raises(RequestError, match=re.escape(reason)):
+        prepare_command(tmp_path / "cu.cif", model, out=tmp_path, ensemble=ensemble)
     assert not list(tmp_path.glob("*.in"))
 
 

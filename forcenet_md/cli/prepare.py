@@ -46,13 +46,13 @@ def prepare(
     from forcenet_md.inference.load import read_capabilities
     from forcenet_md.server.address import default_address, parse_address
 
-    name, kind = file_name(structure), as_ensemble(ensemble)
+    capabilities = read_capabilities(model)
+    name, kind = file_name(structure), as_ensemble(ensemble, capabilities)
     if engine == "ipi":
         name = readable_name(name)
         address = listen or f"unix:{name[:80]}"
         plan = IpiPlan(name, address, kind, temperature, beads)
         atoms = read_frames(structure)[-1]
-        capabilities = read_capabilities(model)
         file, script, remarks = write_ipi_input(out, atoms, plan, capabilities, overwrite)
         typer.echo(f"wrote {file} and {script}")
         _say([*remarks, *remarks_on_size(atoms, capabilities)], model)
@@ -62,7 +62,6 @@ def prepare(
         raise RequestError("--beads are for path integrals: give --for ipi with them.")
     server = parse_address(listen) if listen else default_address()
     atoms = read_frames(structure)[-1]
-    capabilities = read_capabilities(model)
     lammps_plan = Plan(name, model, str(server), kind, temperature)
     file, script = write_lammps_input(out, atoms, lammps_plan, capabilities, overwrite)
     typer.echo(f"wrote {file} and {script}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -19,18 +19,21 @@ from forcenet_md.writing import plain_name
 
 Ensemble = Literal["nvt", "relax"]
 DAMP = 0.1  # ps, of the thermostat
-NOT_PREPARED = {
-    "npt": "direct forces have no pressure, so the cell keeps its shape",
-    "nve": "direct forces do not conserve energy, so the atoms need a thermostat",
-}
 
 
-def as_ensemble(name: str) -> Ensemble:
+def as_ensemble(name: str, capabilities: Capabilities) -> Ensemble:
     """Raises RequestError for what is not prepared, with the reason where physics is one."""
-    kinds: dict[str, Ensemble] = {"nvt": "nvt", "relax": "relax"}
-    if name in kinds:
-        return kinds[name]
-    reason = f" ({NOT_PREPARED[name]})" if name in NOT_PREPARED else ""
+    kinds: tuple[Ensemble, ...] = get_args(Ensemble)
+    for kind in kinds:
+        if kind == name:
+            return kind
+    reason = ""
+    if name == "npt" and not capabilities.stress:
+        reason = " (direct forces have no pressure, so the cell keeps its shape)"
+    elif name == "nve" and not capabilities.conservative:
+        reason = " (direct forces do not conserve energy, so the atoms need a thermostat)"
+    elif name in ("npt", "nve"):
+        reason = f" (though {capabilities.name} can run it: change the input of nvt)"
     raise RequestError(f"--ensemble {name} is not prepared{reason}: give nvt or relax.")
 
 
