@@ -335,7 +335,8 @@ def test_a_later_frame_that_is_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"frame 1 of .*a.extxyz cannot be read \(.*damaged"):
         list(read_source(path))
     path.write_text("".join(lines[:-2]), encoding="utf-8")
-    with pytest.raises(DataError, match=r"frame 2 of .*: the file ends within it"):
+    advice = r"frame 2 of .*: the file ends within it.*, as `data compile --skip-bad` does\."
+    with pytest.raises(DataError, match=advice):
         list(read_source(path))
     path.write_text(whole[:-30], encoding="utf-8")
     with pytest.raises(DataError, match=r"frame 2 of .*(ends within it|cannot be read)"):
@@ -388,6 +389,19 @@ def test_memory_that_is_not_enough_is_said(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(reading, "read_xyz", full)
     with pytest.raises(DataError, match=r"frame 0 of .*a.extxyz does not fit into memory"):
+        list(read_source(tmp_path / "a.extxyz"))
+
+
+def test_a_fault_without_words_is_told_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_extxyz(tmp_path / "a.extxyz")
+
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(reading, "read_xyz", broken)
+    with pytest.raises(DataError, match=r"frame 0 of .*a.extxyz cannot be read \(AssertionError\)"):
         list(read_source(tmp_path / "a.extxyz"))
 
 

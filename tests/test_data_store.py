@@ -242,6 +242,32 @@ def test_a_damaged_row_is_an_error_not_a_force(tmp_path: Path) -> None:
         store.frame(140)
 
 
+@pytest.mark.parametrize("place", ["columns", "manifest", "offsets"])
+def test_a_damaged_head_is_said(tmp_path: Path, place: str) -> None:
+    """Of a group or of data: its own head, which has a checksum."""
+    path = write(tmp_path / "data.h5", [labelled(k) for k in range(5)]).path
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file[place].id).addr
+    with open(path, "r+b") as raw:
+        raw.seek(address + 8)
+        raw.write(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"data.h5 cannot be read, .* damaged.*: compile it again"):
+        Store(path)
+
+
+def test_a_store_that_may_not_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write(tmp_path / "data.h5", [labelled(0)])
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(5, "Unable to open file (file read failed)")  # as h5py tells of a bad disk
+
+    monkeypatch.setattr(h5py, "File", broken)
+    with pytest.raises(DataError, match=r"\(Input/output error\): make it readable, or compile it"):
+        Store(store.path)
+
+
 def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         Store(tmp_path / "none.h5")

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from forcenet_md.data.labelled import Labelled, to_atoms
 from forcenet_md.data.manifest import Manifest
@@ -35,6 +34,10 @@ FRAME = np.dtype(
 )
 
 
+# What h5py raises where bytes are wrong; and of text or a manifest that is none.
+DAMAGED = (OSError, KeyError, RuntimeError, ValueError)
+
+
 class Store:
     """Labelled frames on disk, read one by one.
 
@@ -51,8 +54,7 @@ class Store:
         self._columns: dict[str, NDArray[Any]] = {}
         self._version: tuple[int, ...] | None = None
         self._offsets: NDArray[np.int64] = self._read("offsets", slice(None))
-        self.manifest = self._read_manifest()
-        self.columns = tuple(sorted(unquote(name) for name in self._open()["columns"]))
+        self.manifest, self.columns = self._read_head()
         self.close()
 
     def __len__(self) -> int:
@@ -146,7 +148,7 @@ class Store:
             if words:
                 return np.array([v.decode() for v in data[rows]], dtype=object)
             return data[rows]
-        except (OSError, KeyError, UnicodeDecodeError):
+        except DAMAGED:
             raise DataError(
                 f"{where} cannot be read, the store is damaged: compile it again from its sources."
             ) from None
@@ -159,10 +161,13 @@ class Store:
             self._datasets[name] = data, data.dtype.kind == "O"
         return self._datasets[name]
 
-    def _read_manifest(self) -> Manifest:
+    def _read_head(self) -> tuple[Manifest, tuple[str, ...]]:
+        """The manifest, and the names of the columns in alphabetical order."""
         try:
-            return Manifest.model_validate_json(self._open()["manifest"][()])
-        except (OSError, KeyError, ValidationError):
+            file = self._open()
+            columns = tuple(sorted(unquote(name) for name in file["columns"]))
+            return Manifest.model_validate_json(file["manifest"][()]), columns
+        except DAMAGED:
             raise DataError(
                 f"the manifest of {self.path} cannot be read, the store is damaged or of another"
                 " version: compile it again from its sources."
@@ -187,7 +192,8 @@ def _open_file(path: Path) -> h5py.File:
     except OSError as error:
         if error.errno is not None:
             raise DataError(
-                f"{path} cannot be read ({os.strerror(error.errno)}): give the path of a store."
+                f"{path} cannot be read ({os.strerror(error.errno)}): make it readable, or compile"
+                " it again from its sources."
             ) from None
         what = "it is cut short" if "truncated" in str(error) else "it is damaged, or no HDF5 file"
         raise DataError(

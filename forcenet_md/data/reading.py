@@ -39,7 +39,7 @@ DATABASE = (".db", ".json")
 BY_ASE = (".traj",)
 VASP = ("OUTCAR", "vasprun.xml")
 UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")  # of LAMMPS
-CUT = "the file ends within it: it is cut short; leave the frame out, as --skip-bad does."
+CUT = "the file ends within it: it is cut short; leave it out, as `data compile --skip-bad` does."
 PAGE = 500  # rows of a database read at a time
 
 
@@ -317,5 +317,5 @@ def _check_size(n: int, limit: int) -> None:
 
 
 def _short(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {text[:100]}" if text else "ASE gives no reason"
+    kind, text = type(error).__name__, str(error).partition("\n")[0]
+    return f"{kind}: {text[:100]}" if text else kind
