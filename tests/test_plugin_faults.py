@@ -164,6 +164,7 @@ def test_retry_goes_on_where_it_was(ranks: int, address: str, tmp_path: Path) ->
             server.stop()
     assert done.returncode == 0, done.output
     assert "was lost at step 4" in done.output
+    assert "look at its messages (waiting up to 20 s)" in done.output
     assert "is back, going on at step 4" in done.output
     assert steps == [4, 5, 6, 7, 8, 9, 10]
     np.testing.assert_allclose(done.thermo()[0], undisturbed.thermo()[0], rtol=1e-12)
@@ -185,6 +186,7 @@ def test_retry_ends(address: str, tmp_path: Path) -> None:
     done = run(script(address, "retry 0.3"), tmp_path)
     assert done.returncode != 0
     assert "cannot be reached" in done.error
+    assert "'retry SECONDS'" not in done.error
 
 
 def test_retry_does_not_go_on_with_another_model(address: str, tmp_path: Path) -> None:

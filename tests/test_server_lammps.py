@@ -81,8 +81,10 @@ def test_a_hello_without_a_line_is_refused(key):
 @pytest.mark.parametrize("need", ["energy", "virial", "energy virial"])
 def test_what_the_model_lacks_is_refused_before_the_run(need):
     settings(need=need)
-    with pytest.raises(RequestError, match="gives no " + need.replace(" ", " and no ")):
+    with pytest.raises(RequestError, match="gives no " + need.replace(" ", " and no ")) as fault:
         settings(FORCES_ONLY, need=need)
+    assert "with fix nve and fix langevin" in str(fault.value)
+    assert "fix nvt" not in str(fault.value)  # which the server's own warning advises against
 
 
 @pytest.mark.parametrize(

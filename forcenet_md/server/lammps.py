@@ -158,8 +158,8 @@ def _check_need(need: frozenset[str], model: Capabilities) -> None:
     if missing:
         raise RequestError(
             f"the model {model.name} gives no {' and no '.join(missing)}, which this simulation"
-            " needs: use a model that does, or a run at fixed volume with fix nvt, or min_style"
-            " fire with etol 0."
+            " needs: use a model that does, or a run at fixed volume with fix nve and fix langevin,"
+            " or min_style fire with etol 0."
         )
 
 

@@ -192,12 +192,14 @@ std::string Client::lost(const std::string &when, const std::string &why) const
 {
   if (address_.door >= 0) return "the model in this process was lost " + when + " (" + why + ")";
   const std::string subject = "the force server at " + address_.text;
+  const std::string waiting =
+      options_.retry > 0.0 ? "" : std::string(", or give 'retry SECONDS' to ") +
+          (welcomed_ ? "let LAMMPS wait for it" : "wait while it loads its model");
   if (!welcomed_)
     return subject + " cannot be reached (" + why +
-        "): start it with 'forcenet-md serve --model MODEL --listen " + address_.text +
-        "', or give 'retry SECONDS' to wait while it loads its model";
-  return subject + " was lost " + when + " (" + why +
-      "): look at its messages, or give 'retry SECONDS' to let LAMMPS wait for it";
+        "): start it with 'forcenet-md serve --model MODEL --listen " + address_.text + "'" +
+        waiting;
+  return subject + " was lost " + when + " (" + why + "): look at its messages" + waiting;
 }
 
 }    // namespace forcenet
