@@ -72,6 +72,19 @@ def test_frames_of_no_relaxation_are_refused(
         scripts["split"].main(tmp_path / "frames.extxyz", tmp_path)
 
 
+def test_scattered_frames_are_refused(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    """As of OC20's published parts: few frames of each of many relaxations, no end among them."""
+    frames = [*relaxation("whole", 20, 1), *relaxation("a", 6, 2), *relaxation("b", 1, 3)]
+    write(tmp_path / "frames.extxyz", frames)
+    with pytest.raises(SystemExit, match=r"^2 of 3 relaxations in .* take whole trajectories"):
+        scripts["split"].main(tmp_path / "frames.extxyz", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    write(tmp_path / "frames.extxyz", [*frames, *relaxation("c", 7, 4), *relaxation("d", 8, 5)])
+    scripts["split"].main(tmp_path / "frames.extxyz", tmp_path / "work")
+    ends = read(tmp_path / "work" / "test.extxyz", ":")
+    assert {a.info["sid"] for a in ends if a.info["part"] == "end"} == {"whole", "c", "d"}
+
+
 def relaxation(sid: str, n_frames: int, seed: int) -> list[Atoms]:
     rng = np.random.default_rng(seed)
     slab = fcc111("Cu", (2, 2, 3), vacuum=6.0, periodic=True)

@@ -4,7 +4,7 @@ IN is a file or a folder of any format that `forcenet-md data compile` reads. Of
 FOLDER/test.extxyz gets the last 15 % of the frames (column `part`: end) and, as one block, those
 between 20 and 30 % (part: middle); the rest goes to FOLDER/train.extxyz. Relaxations are told apart
 by the column `sid`, as OC20's text files have it; the column `frame` is their time, without it the
-order in IN.
+order in IN. They must be whole: most of them need the FEWEST frames that have an end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from forcenet_md.data.reading import ANY_SIZE, find_sources
 from forcenet_md.errors import ForceNetError
 
 MIDDLE, END = (0.2, 0.3), 0.85
+FEWEST = 7  # the last of six is at 5/6, before END
 
 
 def main(source: Path, folder: Path) -> None:
@@ -33,6 +34,12 @@ def main(source: Path, folder: Path) -> None:
             atoms.arrays[FIXED] = fixed_atoms(atoms).astype(int)
             atoms.set_constraint()
             relaxations[str(atoms.info["sid"])].append(atoms)
+    short = sum(len(frames) < FEWEST for frames in relaxations.values())
+    if 2 * short >= len(relaxations):
+        sys.exit(
+            f"{short} of {len(relaxations)} relaxations in {source} have fewer than {FEWEST}"
+            " frames, too few to cut in time: take whole trajectories, not frames drawn from many"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     train, test = [], []
     for frames in relaxations.values():
