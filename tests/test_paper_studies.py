@@ -263,7 +263,7 @@ def test_a_study_of_one_split_has_a_table(
     page = (tmp_path / "t.md").read_text()
     assert "held-out stretches of time: 1 fold(s), 1 seeds, 5 systems" in page
     assert "held-out systems" not in page
-    assert "No row is better than the median, by the same rule" in page
+    assert "No row is resolved to be better than the median, by the same rule" in page
 
     sizes = {f"s{k}": 0.02 + 0.01 * k for k in range(9)}
     variants = load_studies(tiny)["sizes"].variants

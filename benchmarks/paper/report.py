@@ -199,8 +199,8 @@ def _skill(study: Study, found: Results, split: str) -> str:
     if better:
         return f"Better than the median, by the same rule: {'; '.join(better)}."
     return (
-        "No row is better than the median, by the same rule: nothing that was learned holds on what"
-        " is held out, and the rows differ in how they fail."
+        "No row is resolved to be better than the median, by the same rule: the changes compare"
+        " networks of which none is shown to predict what is held out."
     )
 
 
