@@ -55,7 +55,7 @@ def prepare(
         atoms = read_frames(structure)[-1]
         file, script, remarks = write_ipi_input(out, atoms, plan, capabilities, overwrite)
         typer.echo(f"wrote {file} and {script}")
-        _say([*remarks, *remarks_on_size(atoms, capabilities)], model)
+        _say([*remarks, *remarks_on_size(atoms, capabilities)], model, capabilities.notes)
         _tell(_ipi_commands(out, model, address, file.name, script.name))
         return
     if beads != 1:
@@ -65,18 +65,14 @@ def prepare(
     lammps_plan = Plan(name, model, str(server), kind, temperature)
     file, script = write_lammps_input(out, atoms, lammps_plan, capabilities, overwrite)
     typer.echo(f"wrote {file} and {script}")
-    _say(remarks_on_size(atoms, capabilities), model)
+    _say(remarks_on_size(atoms, capabilities), model, capabilities.notes)
     _tell(_lammps_commands(out, model, str(server), script.name))
 
 
-def _say(remarks: list[str], model: str) -> None:
+def _say(remarks: list[str], model: str, notes: str) -> None:
     """Remarks, and what the card of a model file says it is for: now it is to be read."""
-    from forcenet_md.artifact.archive import read
-    from forcenet_md.artifact.find import model_path
-
     for remark in remarks:
         typer.echo(remark)
-    notes = "" if model.startswith("ase:") else read(model_path(model)).card.notes
     if notes:
         typer.echo(f"the card of {model} says: {notes}")
 

@@ -57,16 +57,8 @@ class ModelEvaluator(GraphEvaluator):
         self.model, self.card = load_model(
             path, self.device, self.dtype, trust=trust, sha256=sha256
         )
-        self.capabilities = Capabilities(
-            name=self.card.name,
-            numbers=self.card.numbers,
-            cutoff=self.card.cutoff,
-            energy=self.card.energy,
-            stress=self.card.stress,
-            conservative=self.card.conservative,
-            sha256=self.card.sha256,
-            warnings=card_warnings(self.card.name, [self.card]),
-        )
+        warnings = card_warnings(self.card.name, [self.card])
+        self.capabilities = Capabilities.of_card(self.card, warnings)
         self._divided: DividedEvaluator | None = None
         self._known = np.zeros(120, dtype=bool)
         self._known[sorted(self.card.numbers)] = True

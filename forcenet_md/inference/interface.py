@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from forcenet_md.errors import ForceNetError
 from forcenet_md.system import Forces, System
+
+if TYPE_CHECKING:
+    from forcenet_md.artifact.card import Card
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Capabilities:
     cutoff: Å; 0 if unknown (a foreign calculator)
     spread: it is a committee, whose `Forces.extras` have `force_spread` [n_atoms] eV/Å with its
         maximum and mean, see inference/committee.py
+    notes: what the card says it is for; none of a committee
     """
 
     name: str
@@ -33,6 +37,21 @@ class Capabilities:
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
     spread: bool = False
+    notes: str = ""
+
+    @classmethod
+    def of_card(cls, card: Card, warnings: tuple[str, ...] = ()) -> Capabilities:
+        return cls(
+            name=card.name,
+            numbers=card.numbers,
+            cutoff=card.cutoff,
+            energy=card.energy,
+            stress=card.stress,
+            conservative=card.conservative,
+            sha256=card.sha256,
+            warnings=warnings,
+            notes=card.notes,
+        )
 
 
 class Session(Protocol):

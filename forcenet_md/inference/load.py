@@ -103,16 +103,7 @@ def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:
         return AseEvaluator(spec).capabilities
     from forcenet_md.artifact.archive import read
 
-    card = read(model_path(spec)).card
-    return Capabilities(
-        name=card.name,
-        numbers=card.numbers,
-        cutoff=card.cutoff,
-        energy=card.energy,
-        stress=card.stress,
-        conservative=card.conservative,
-        sha256=card.sha256,
-    )
+    return Capabilities.of_card(read(model_path(spec)).card)
 
 
 def check_files(spec: str, committee: Sequence[str] = ()) -> None:
