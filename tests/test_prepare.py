@@ -57,6 +57,13 @@ def slab() -> Atoms:
     return atoms
 
 
+def held_slab() -> Atoms:
+    """Of its four layers of four atoms the lower two are held."""
+    atoms = fcc111("Pt", (2, 2, 4), vacuum=5.0, periodic=True)
+    atoms.set_constraint(FixAtoms([a.index for a in atoms if a.tag > 2]))
+    return atoms
+
+
 STRUCTURES = {
     "alloy.cif": skewed_alloy(),
     "POSCAR": skewed_alloy(),
@@ -94,8 +101,7 @@ def test_script_runs_and_has_the_energy_of_the_structure(
 
 @pytest.mark.usefixtures("plugin")
 def test_relaxation_holds_what_the_poscar_holds(server: str, tmp_path: Path) -> None:
-    slab = fcc111("Pt", (2, 2, 4), vacuum=5.0, periodic=True)
-    slab.set_constraint(FixAtoms([a.index for a in slab if a.tag > 2]))
+    slab = held_slab()
     slab.rattle(0.1, seed=1)
     slab.symbols[:4] = "Cu"
     write(tmp_path / "POSCAR", slab)
@@ -120,9 +126,7 @@ def test_relaxation_holds_what_the_poscar_holds(server: str, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("plugin")
 def test_the_temperature_is_that_of_what_moves(server: str, tmp_path: Path) -> None:
-    slab = fcc111("Pt", (2, 2, 4), vacuum=5.0, periodic=True)
-    slab.set_constraint(FixAtoms([a.index for a in slab if a.tag > 2]))
-    write(tmp_path / "POSCAR", slab)
+    write(tmp_path / "POSCAR", held_slab())
     done = prepare(
         tmp_path / "POSCAR", "-m", "ase:emt", "--temperature", "250", "--listen", server, "-o",
         tmp_path,
