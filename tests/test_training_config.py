@@ -23,7 +23,8 @@ from forcenet_md.training.schedule import learning_rate
         ("trainig.steps=2", "trainig: there is no such setting; take training"),
         ("seconds=5", "seconds: there is no such setting; take training.seconds"),
         ("training.steps=abc", "unable to parse string as an integer, not abc"),
-        ("model.widht=3", "'widht' is no setting of the model"),
+        ("model.widht=3", "'widht' is no setting of the model; take one as "),
+        ("model.n_layer=3", "no setting of the model; take one as n_layers, "),
         ("model.envelope=none", "model"),
         ("model.cutoff=0", "model: cutoff must be a positive number, not 0"),
         ("model.cutoff=-1", "model: cutoff must be a positive number"),
@@ -52,6 +53,13 @@ def test_a_wrong_key_is_named(labelled: Path, tmp_path: Path, override: str, mes
     with pytest.raises(DataError) as raised:
         load_config(write_config(tmp_path, labelled), [override])
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["training.qqqq", "model.qqqq", "qqqq"])
+def test_where_no_key_is_near_few_are_listed(key: str, labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such setting|no setting of the model") as e:
+        load_config(write_config(tmp_path, labelled), [f"{key}=1"])
+    assert 3 <= str(e.value).count(", ") <= 4
 
 
 def test_frames_are_not_both_learned_and_watched(labelled: Path, tmp_path: Path) -> None:

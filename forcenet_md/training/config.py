@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,11 @@ from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 from forcenet_md.writing import plain_name
 
 NOT_STATED = "not stated"
+
+
+def least_unlike(name: str, known: Sequence[str]) -> list[str]:
+    """A few of many, for a message."""
+    return get_close_matches(name, known, n=4, cutoff=0.0)
 
 
 class _Section(BaseModel):
@@ -242,10 +248,11 @@ class Config(_Section):
     @field_validator("model")
     @classmethod
     def _known_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
-        known = {f.name for f in fields(ForceNetConfig)}
+        known = [f.name for f in fields(ForceNetConfig)]
         for key in value:
             if key not in known:
-                raise ValueError(f"'{key}' is no setting of the model ({', '.join(sorted(known))})")
+                take = ", ".join(least_unlike(key, known))
+                raise ValueError(f"'{key}' is no setting of the model; take one as {take}")
         try:
             # One layer of width 8 shows what fits together; the paper's size would take a second.
             ForceNetConfig(**value)

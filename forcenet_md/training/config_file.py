@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from forcenet_md.errors import DataError
-from forcenet_md.training.config import Config
+from forcenet_md.training.config import Config, least_unlike
 
 
 def packaged() -> list[str]:
@@ -58,14 +58,15 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _nearest(place: Sequence[str]) -> list[str]:
-    """Keys like that of an unknown setting, in its section or another; else all of its section."""
+    """Keys like that of an unknown setting, in its section or another; else the least unlike ones
+    of its section."""
     *sections, name = place
     known = _settings(sections)
     near = get_close_matches(name, known, n=1)
-    if near:
-        return [".".join([*sections, near[0]])]
     elsewhere = [s for s in _settings([]) if name in _settings([s])]
-    return [f"{section}.{name}" for section in elsewhere] or known
+    if elsewhere and not near:
+        return [f"{section}.{name}" for section in elsewhere]
+    return [".".join([*sections, one]) for one in near or least_unlike(name, known)]
 
 
 def _settings(sections: Sequence[str]) -> list[str]:
