@@ -421,6 +421,24 @@ def test_mistakes_are_said_before_anything_is_made(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("metal", "budget", "match"),
+    [("Fe", 3600.0, "cannot label"), ("Cu", 0.001, r"give a --budget of at least")],
+)
+def test_a_refused_distillation_leaves_nothing(
+    tmp_path: Path, metal: str, budget: float, match: str
+) -> None:
+    """Where the teacher must be asked to know."""
+    write_frames(tmp_path / "a.extxyz", [bulk(metal, cubic=True)])
+    asked = settings(structure=tmp_path / "a.extxyz", elements=(metal,), budget=budget, atoms=4)
+    for there in (False, True):
+        with pytest.raises(DataError, match=match):
+            distill(asked, tmp_path / "out")
+        assert [path.name for path in tmp_path.glob("out/*")] == (["lock"] if there else [])
+        assert (tmp_path / "out").exists() == there  # what was there before stays
+        (tmp_path / "out").mkdir(exist_ok=True)
+
+
 @pytest.mark.parametrize(("symbols", "fs"), [("H2O", 0.5), ("CO", 1.0), ("Cu2", 2.0)])
 def test_the_timestep_is_that_of_prepared_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symbols: str, fs: float

@@ -54,6 +54,11 @@ class Clock:
             self._stage = ""
             self._save()
 
+    def forget(self) -> None:
+        """Nothing was spent."""
+        self.spent = {}
+        self.path.unlink(missing_ok=True)
+
     def _save(self) -> None:
         self._saved = time.monotonic()
         write_text(self.path, json.dumps(self.spent, indent=1))

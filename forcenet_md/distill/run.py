@@ -56,8 +56,12 @@ def distill(
     with locked(folder, "distillation", PATIENCE) as lock:
         files = Files(folder)
         work = Work(settings, files, Clock(folder / "clock.json", settings.budget), lock, tell)
-        with work.clock.stage("exploring"):
-            plan = planned(work, atoms)
+        try:
+            with work.clock.stage("exploring"):
+                plan = planned(work, atoms)
+        finally:
+            if not settings.written(folder):  # refused: nothing is begun
+                work.clock.forget()
         settings.write(folder)
         with work.clock.stage("screening"):
             screening = screened(work, plan, atoms)

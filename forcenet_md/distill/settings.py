@@ -72,8 +72,7 @@ class Settings(BaseModel):
 
     def check(self, folder: Path) -> None:
         """Raises DataError when the folder holds another distillation."""
-        path = folder / "settings.json"
-        if not path.is_file():
+        if not self.written(folder):
             return
         before = Settings.read(folder).model_dump()
         ours = self.model_dump()
@@ -84,6 +83,11 @@ class Settings(BaseModel):
                 f"{folder} holds a distillation with another {', '.join(names)}: give that of"
                 " before to go on with it, or another --out."
             )
+
+    @staticmethod
+    def written(folder: Path) -> bool:
+        """Does the folder hold a distillation?"""
+        return (folder / "settings.json").is_file()
 
     def write(self, folder: Path) -> None:
         tree = {"version": VERSION, **self.model_dump(mode="json")}
