@@ -58,6 +58,8 @@ def test_labels_that_are_there_are_not_replaced(tmp_path: Path) -> None:
     out.write_text("labels of a week", encoding="utf-8")
     with pytest.raises(DataError, match=r"out\.extxyz is there already: remove it to label again"):
         LabelRun([crystal(1)], tmp_path / "a.extxyz", "emt", ["Cu"], out)
+    with pytest.raises(DataError, match="there is no teacher 'nope'"):
+        LabelRun([crystal(1)], tmp_path / "a.extxyz", "nope", ["Cu"], out)
     assert out.read_text(encoding="utf-8") == "labels of a week"
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from forcenet_md.cli.stopping import said_if_stopped
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -69,32 +71,38 @@ def label(
     ] = False,
 ) -> None:
     """Label structures with a teacher (LAMMPS potentials by `run 0`, ASE calculators)."""
-    from forcenet_md.data.compiling import frames_of
-    from forcenet_md.data.label_run import LabelRun, beside
-    from forcenet_md.data.reading import Options, find_sources
-    from forcenet_md.errors import DataError
+    with said_if_stopped(before="the first label"):
+        from forcenet_md.data.compiling import frames_of
+        from forcenet_md.data.label_run import LabelRun, beside
+        from forcenet_md.data.reading import Options, find_sources
+        from forcenet_md.errors import DataError
 
-    if out is None and structures.is_dir():
-        raise DataError(f"{structures} is a folder: say with --out where the labelled frames go.")
-    out = out or beside(structures, "-labelled.extxyz")
-    part = beside(out, ".part")
-    if resume and out.exists() and not part.exists():
-        _say(f"{out} is whole: there is nothing to go on with.")
-        return
-    order = elements.split(",") if elements else []
-    options = Options(tuple(order), sys.maxsize)
-    frames = [atoms for source in find_sources(structures) for atoms in frames_of(source, options)]
-    if not frames:
-        raise DataError(f"{structures} holds no structure: give a file with at least one.")
-    if not order:
-        order = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
+        if out is None and structures.is_dir():
+            raise DataError(
+                f"{structures} is a folder: say with --out where the labelled frames go."
+            )
+        out = out or beside(structures, "-labelled.extxyz")
+        part = beside(out, ".part")
+        if resume and out.exists() and not part.exists():
+            _say(f"{out} is whole: there is nothing to go on with.")
+            return
+        order = elements.split(",") if elements else []
+        options = Options(tuple(order), sys.maxsize)
+        frames = [
+            atoms for source in find_sources(structures) for atoms in frames_of(source, options)
+        ]
+        if not frames:
+            raise DataError(f"{structures} holds no structure: give a file with at least one.")
+        if not order:
+            order = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
     if screen_only:
         _screen(frames, teacher, order, workers, timeout, table=True)
         return
     run = LabelRun(frames, structures, teacher, order, out, resume)
     with run.part:
         if screen and not run.part.done:
-            _screen(frames, teacher, order, workers, timeout)
+            with said_if_stopped(before="the first label"):
+                _screen(frames, teacher, order, workers, timeout)
         first = _label(run, workers, timeout)
         n_failed, n = len(run.part.failed), len(frames)
         run.finish()
@@ -121,7 +129,9 @@ def _label(run: LabelRun, workers: int, timeout: float | None) -> str:
         done = len(run.part.done)
         if done:
             _say(f"stopped after {done} of {n} frames: the same command with --resume goes on.")
-        raise
+            raise
+        with said_if_stopped(before="the first label"):  # nothing is there to go on with
+            raise
     return reason
 
 

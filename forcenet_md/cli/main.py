@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import typer
 
-NO_VERBS = ("main", "options")
+NO_VERBS = ("main", "options", "stopping")
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forcenet_md.cli.stopping import said_if_stopped
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,23 +43,24 @@ def train(
     ] = None,
 ) -> None:
     """Train a ForceNet; Ctrl-C leaves a checkpoint to go on from with --resume."""
-    from rich.console import Console
+    with said_if_stopped(before="the first step"):
+        from rich.console import Console
 
-    from forcenet_md.locking import locked
-    from forcenet_md.training.config_file import load_config
-    from forcenet_md.training.finish import check_outputs
-    from forcenet_md.training.loop import Trainer
+        from forcenet_md.locking import locked
+        from forcenet_md.training.config_file import load_config
+        from forcenet_md.training.finish import check_outputs
+        from forcenet_md.training.loop import Trainer
 
-    initial = [f"training.initial={json.dumps(start)}"] if start is not None else []
-    overrides = [*(override or []), *initial]
-    settings = load_config(config, overrides)
-    check_outputs(settings, resume)
-    console = Console(stderr=True)
+        initial = [f"training.initial={json.dumps(start)}"] if start is not None else []
+        overrides = [*(override or []), *initial]
+        settings = load_config(config, overrides)
+        check_outputs(settings, resume)
+        console = Console(stderr=True)
 
-    def tell(note: str) -> None:
-        console.print(f"note: {note}", soft_wrap=True)
+        def tell(note: str) -> None:
+            console.print(f"note: {note}", soft_wrap=True)
 
-    trainer = Trainer(settings, tell)
+        trainer = Trainer(settings, tell)
     # With several devices each process comes here; the first one speaks.
     first = trainer.fabric.is_global_zero
     console.quiet = not first

@@ -41,13 +41,15 @@ class LabelRun:
                     raise DataError(f"--out {out} would replace what is read: give another path.")
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise DataError(f"--out {out} lies in the folder that is read: give another path.")
+        # First, as nobody is to remove what lies at `out` for a teacher that there is not.
+        described = describe_teacher(spec, elements)
         if out.exists() and not resume:
             raise DataError(f"{out} is there already: remove it to label again, or give --out.")
         check_output(out)
         header = {
             "structures": sha256(source),
             "frames": len(frames),
-            **describe_teacher(spec, elements),
+            **described,
         }
         self.part = PartFile(beside(out, ".part"), header, resume)
 
