@@ -107,6 +107,7 @@ def test_lammps_moves_atoms_by_the_forces_of_one_rank(count: int, tmp_path: Path
             assert "stopped" in server.text
             assert "Traceback" not in server.text
             assert "MPICH" not in server.text
+            assert ("times the mean work of all" in server.text) == (n > 1)
         rows = (folder / "out.dump").read_text().split("ITEM: ATOMS")
         dumps.append(np.array([line.split() for line in rows[-1].splitlines()[1:]], dtype=float))
     one, many = dumps

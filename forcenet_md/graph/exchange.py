@@ -57,7 +57,12 @@ class Exchange(Protocol):
 
     A rank that cannot go on calls `give_up`: the others get NaN rows in its stead and come to the
     end of their step.
+
+    bytes: that this rank has sent; waited: seconds in `finish`
     """
+
+    bytes: int
+    waited: float
 
     def open(self, rounds: int) -> None:
         """A step begins that has so many rounds."""
@@ -80,6 +85,9 @@ class Exchange(Protocol):
 
 class NoExchange:
     """Of a rank that has no ghosts."""
+
+    bytes = 0
+    waited = 0.0
 
     def open(self, rounds: int) -> None:
         """Nothing is sent."""
@@ -136,8 +144,7 @@ class MpiExchange:
     like: [0, width], the precision and the device of the rows
     wire: the precision in which they travel, if not their own
 
-    rounds, bytes, waited: how many rounds there have been, the bytes that this rank has sent in
-    them, and the seconds it has waited in `finish`.
+    rounds: how many there have been
     """
 
     def __init__(

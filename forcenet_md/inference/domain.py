@@ -40,13 +40,13 @@ class Inputs:
 class Domain:
     """The forces on a rank's atoms.
 
-    `n_edges` is the number of edges within the cutoff of the last step.
+    edges: how many the last step computed in each layer
     """
 
     def __init__(self, network: ModelEvaluator, division: Division, exchange: Exchange) -> None:
         self.division = division
         self.exchange = exchange
-        self.n_edges = 0
+        self.edges: list[int] = []
         self._network = network
         around, card = division.around, network.card
         device = network.device
@@ -96,7 +96,7 @@ class Domain:
         model, n_owned = self._network.model, self.division.n_owned
         h = model.embed(self._species)
         forces = h.new_empty((n_owned, 3))
-        self.n_edges = 0
+        self.edges = [0] * n_layers
         for k in range(n_layers):
             last = k == n_layers - 1
             refreshed = k == 0 or not self.exchanged
@@ -124,7 +124,7 @@ class Domain:
                     forces[rows[:n]] = self._read(new, inputs, n)
                 else:
                     following[rows[:n]] = new
-                self.n_edges += len(inputs.source) if k == 0 else 0
+                self.edges[k] += len(inputs.source)
             if not refreshed:
                 self.exchange.finish()  # of a rank without ghosts, which others may have of it
             h = following

@@ -61,10 +61,11 @@ class LocalModel:
         self._without_net_force(np.zeros((0, 3)), fault, True)
 
     def edges(self) -> tuple[int, float]:
-        """The edges of all ranks in the last step, and the most of a rank over the mean."""
+        """The edges of all atoms in the last step, and the most work of a rank over the mean."""
         assert self._domain is not None
-        counts = self.ranks.allgather(np.array([self._domain.n_edges]))
-        return int(counts.sum()), imbalance(counts.astype(np.float64))
+        edges = self._domain.edges
+        counts = self.ranks.allgather(np.array([edges[-1], sum(edges)], dtype=np.float64))
+        return int(counts[:, 0].sum()), imbalance(counts[:, 1])
 
     def close(self) -> None:
         """Free what the exchange holds."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.graph.capacity import check_capacity
-from forcenet_md.graph.domains import bisect
+from forcenet_md.graph.domains import bisect, imbalance
 from forcenet_md.graph.exchange import Exchange, MpiExchange, NoExchange, make_plan
 from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import Surroundings, surroundings
@@ -186,7 +186,7 @@ def take_part(crew: Crew, order: Order, number: int) -> None:
     else:
         counts = crew.parts[number].counts
         positions = ranks.scatter(None, counts, 3)
-    _collect(ranks, crew.forces(number, positions), counts)
+    _collect(ranks, crew.parts[number], crew.forces(number, positions))
 
 
 def next_order(ranks: Ranks, order: Order = Order.STOP, number: int = 0) -> tuple[Order, int]:
@@ -196,21 +196,18 @@ def next_order(ranks: Ranks, order: Order = Order.STOP, number: int = 0) -> tupl
     return Order(int(words[0])), int(words[1])
 
 
-def _collect(ranks: Ranks, mine: Array | ForceNetError, counts: list[int]) -> Array | None:
-    """All forces behind one another on rank 0, which raises a fault of any rank."""
+def _collect(ranks: Ranks, part: Part, mine: Array | ForceNetError) -> tuple[Array | None, float]:
+    """All forces behind one another on rank 0, which raises a fault of any rank; and the most work
+    of a rank over the mean."""
     failed = isinstance(mine, ForceNetError)
-    rows = np.zeros((counts[ranks.rank] + 1, 3))
-    if isinstance(mine, ForceNetError):
-        rows[-1] = 1.0
-    else:
-        rows[:-1] = mine
-    flags = ranks.allgather(np.array([failed]))[:, 0]
-    if not flags.any():
-        return ranks.gather(rows[:-1], counts)
-    told = ranks.swap({0: mine} if failed else {})
-    if ranks.rank == 0:
-        raise told[min(told)]
-    return None
+    said = ranks.allgather(np.array([failed, sum(part.domain.edges)], dtype=np.float64))
+    if said[:, 0].any():
+        told = ranks.swap({0: mine} if failed else {})
+        if ranks.rank == 0:
+            raise told[min(told)]
+        return None, 1.0
+    assert not isinstance(mine, ForceNetError)
+    return ranks.gather(mine, part.counts), imbalance(said[:, 1])
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -260,11 +257,16 @@ class DividedEvaluator:
             if not system.n_atoms:
                 raise EvaluationError("there are no atoms to compute forces for.")
             network.check_elements(system.numbers)
-            return network.finish(request, self._forces(session, system))
+            forces, uneven = self._forces(session, system)
+            answer = network.finish(request, forces)
+            if isinstance(answer, Forces) and self.crew.ranks.size > 1:
+                answer.extras["imbalance"] = uneven
+            return answer
         except ForceNetError as fault:
             return fault
 
-    def _forces(self, session: DividedSession, system: System) -> Array:
+    def _forces(self, session: DividedSession, system: System) -> tuple[Array, float]:
+        """[n_atoms, 3] eV/Å, and the most work of a rank over the mean."""
         start = perf_counter()
         crew, ranks, number = self.crew, self.crew.ranks, session.number
         positions = None if session.reference is None else session.reference.near(system)
@@ -283,12 +285,12 @@ class DividedEvaluator:
             owned = ranks.scatter(positions[session.order], session.counts, 3)
         self.timings.graph += perf_counter() - start
         start = perf_counter()
-        rows = _collect(ranks, crew.forces(number, owned), session.counts)
+        rows, uneven = _collect(ranks, crew.parts[number], crew.forces(number, owned))
         self.timings.network += perf_counter() - start
         assert rows is not None
         forces = np.empty((system.n_atoms, 3))
         forces[session.order] = rows
-        return forces
+        return forces, uneven
 
     def _place(self, session: DividedSession, system: System) -> Reference:
         """Who owns which atom from now on."""

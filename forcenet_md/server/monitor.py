@@ -96,14 +96,17 @@ class Largest:
     """The largest figures of one client's answers: eV/Å, the net force per atom.
 
     spread: of a committee; None if there was none
+    imbalance: the most work of a rank over the mean of all; 1 on one rank
     """
 
     net_force: float = 0.0
     spread: float | None = None
+    imbalance: float = 1.0
 
     def see(self, forces: Forces) -> None:
         self.net_force = max(self.net_force, forces.net_force_per_atom)
         self.spread = larger(self.spread, forces)
+        self.imbalance = max(self.imbalance, forces.extras.get("imbalance", 1.0))
 
     def describe(self) -> list[str]:
         said = []
@@ -111,6 +114,8 @@ class Largest:
             said.append(f"had a net force of at most {self.net_force:.2g} eV/Å per atom")
         if self.spread is not None:
             said.append(f"had a committee's spread of at most {self.spread:.2g} eV/Å on an atom")
+        if self.imbalance > 1.0:
+            said.append(f"gave one rank at most {self.imbalance:.2f} times the mean work of all")
         return said
 
 
