@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.socketio import SocketIOCalculator
-from ase.io import write
+from ase.io import read, write
 from in_process_runs import nothing_left, processes_in
 from ipi_peer import own_name
 from lammps_runs import BIN, cases, quick_run
@@ -24,6 +26,7 @@ from serving import COMMAND, ServeProcess, ask
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
 from forcenet_md.errors import RequestError
 from forcenet_md.server.client import Client
+from forcenet_md.simulation.demo_inputs import inputs_folder
 
 SLOW = pytest.mark.slow
 SCRIPT = """
@@ -207,3 +210,35 @@ def test_ase_drives_them_by_i_pi_s_protocol(tmp_path: Path) -> None:
     # through atomic units and back, of which i-PI and ASE have each their own
     assert np.abs(twin.get_forces() - after).max() < 1e-6 * np.abs(after).max()
     assert np.abs(after - before).max() > 1e-4 * np.abs(after).max()
+
+
+@pytest.mark.slow
+def test_i_pi_s_beads_are_computed_by_all_ranks(tmp_path: Path) -> None:
+    """`forcenet-md ipi`: four beads in one batch, the trajectory of one rank."""
+    found = []
+    for count in (1, 2):
+        folder = Path(shutil.copytree(inputs_folder() / "ipi", tmp_path / str(count)))
+        text = (folder / "path-4.xml").read_text()
+        text = text.replace("<address> path-4 <", f"<address> {own_name()} <")
+        text = re.sub(r"<total_steps>.*?<", "<total_steps> 4 <", text)
+        (folder / "path-4.xml").write_text(re.sub(r"stride='\d+'", "stride='1'", text))
+        command = [*COMMAND, "ipi", "path-4.xml", "--model", "alloy", "--dtype", "float64"]
+        done = subprocess.run(
+            [*([str(BIN / "mpirun"), "-n", str(count)] if count > 1 else []), *command],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "i-PI has finished" in done.stdout
+        assert done.stderr.count("warning") == done.stderr.count("\n"), done.stderr
+        assert nothing_left(folder)
+        beads = sorted(folder.glob("*.pos_*.xyz")) or sorted(folder.glob("*pos*"))
+        assert len(beads) >= 4, list(folder.iterdir())
+        found.append([frame.positions for file in beads for frame in read(file, ":", format="xyz")])
+    one, many = (np.array(frames) for frames in found)
+    assert len(one) >= 16
+    assert np.abs(one - many).max() < 1e-6

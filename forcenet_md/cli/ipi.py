@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forcenet_md.cli import options
+
+if TYPE_CHECKING:
+    from forcenet_md.inference.interface import Evaluator
 
 
 def ipi(
@@ -49,25 +53,19 @@ def ipi(
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
     log_file: options.LogFile = None,
+    share_devices: options.ShareDevices = False,
+    ghosts: options.Ghosts = "exchanged",
+    wire: options.Wire = "own",
 ) -> None:
     """Run an input of i-PI with the forces of a model: starts i-PI and serves it.
 
     Runs in the current folder, where i-PI writes its files. What the model cannot give to the run
     is refused before it starts; if the model fails, i-PI ends with a RESTART.
     """
-    from forcenet_md.engines.ipi_plan import make_plan
-    from forcenet_md.engines.ipi_run import supervise
-    from forcenet_md.inference.load import read_capabilities
+    from forcenet_md.mpi import launched
     from forcenet_md.server.limits import Limits
-    from forcenet_md.server.run import Options, model_lines
+    from forcenet_md.server.run import Options
 
-    capabilities = read_capabilities(model, committee or ())
-    plan = make_plan(path, capabilities, template, forcefield, sockets)
-    for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if check:
-        print("\n".join([*plan.describe(), *model_lines(capabilities)]))
-        return
     asked = Options(
         model=model,
         listen=(),
@@ -82,4 +80,26 @@ def ipi(
         log_file=log_file,
         committee=tuple(committee or ()),
     )
-    sys.exit(supervise(plan, asked))
+
+    def work(load: Callable[[Options], Evaluator]) -> None:
+        from forcenet_md.engines.ipi_plan import make_plan
+        from forcenet_md.engines.ipi_run import supervise
+        from forcenet_md.inference.load import read_capabilities
+        from forcenet_md.server.run import model_lines
+
+        capabilities = read_capabilities(model, committee or ())
+        plan = make_plan(path, capabilities, template, forcefield, sockets)
+        for warning in plan.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if check:
+            print("\n".join([*plan.describe(), *model_lines(capabilities)]))
+            return
+        sys.exit(supervise(plan, asked, load))
+
+    if launched() > 1:
+        from forcenet_md.inference.ranks import sharing
+        from forcenet_md.server.ranks import run_on_ranks
+
+        run_on_ranks(asked, sharing(ghosts, wire), share_devices, work)
+    else:
+        work(Options.load)

@@ -113,7 +113,8 @@ def serve(
                 from forcenet_md.inference.ranks import sharing
                 from forcenet_md.server.ranks import run_on_ranks
 
-                run_on_ranks(asked, sharing(ghosts, wire), share_devices, stop)
+                how = sharing(ghosts, wire)
+                run_on_ranks(asked, how, share_devices, lambda load: run(asked, stop, load=load))
             else:
                 run(asked, stop)
         except IpiError as fault:

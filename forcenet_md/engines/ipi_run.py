@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from forcenet_md.engines.ipi_plan import Plan
 from forcenet_md.engines.ipi_process import IpiProcess, restart_step
 from forcenet_md.engines.processes import ProcessError
 from forcenet_md.errors import AddressError, ForceNetError, RequestError
+from forcenet_md.inference.interface import Evaluator
 from forcenet_md.server.loop import Server
 from forcenet_md.server.run import IpiOptions, Options, run
 from forcenet_md.server.signals import StopSignal
@@ -26,8 +28,12 @@ from forcenet_md.server.signals import StopSignal
 GOODBYE = 30.0  # s for i-PI to write its files after it has said EXIT
 
 
-def supervise(plan: Plan, options: Options) -> int:
+def supervise(
+    plan: Plan, options: Options, load: Callable[[Options], Evaluator] = Options.load
+) -> int:
     """Run a plan to its end, in the current folder; the exit code of the command.
+
+    load: see `server.run.run`
 
     0 when i-PI has done what its input says or was told to stop before, 128 + number after a
     signal. Raises a ForceNetError for everything else; i-PI has ended then too.
@@ -55,7 +61,7 @@ def supervise(plan: Plan, options: Options) -> int:
 
         try:
             with stop.installed():
-                run(options, stop, start)
+                run(options, stop, start, load)
         except ForceNetError as error:
             fault = error
         except SystemExit:

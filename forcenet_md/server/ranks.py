@@ -1,4 +1,4 @@
-"""`mpirun -n R forcenet-md serve`: rank 0 serves, all compute."""
+"""`mpirun -n R forcenet-md serve`, or `ipi`: rank 0 serves, all compute."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from forcenet_md.inference.interface import Evaluator
 from forcenet_md.inference.load import load_network, load_on_ranks
 from forcenet_md.inference.ranks import Crew, DividedEvaluator, Order, Sharing, follow, next_order
 from forcenet_md.mpi import World, abort, join_world
-from forcenet_md.server.run import Options, run
-from forcenet_md.server.signals import SIGNALS, StopSignal
+from forcenet_md.server.run import Options
+from forcenet_md.server.signals import SIGNALS
+
+Load = Callable[[Options], Evaluator]
 
 
-def run_on_ranks(options: Options, sharing: Sharing, share_devices: bool, stop: StopSignal) -> None:
-    """`server.run.run` with a model that all ranks of this launch have a part in.
+def run_on_ranks(
+    options: Options, sharing: Sharing, share_devices: bool, work: Callable[[Load], None]
+) -> None:
+    """On rank 0 `work`, which loads its model by what it is given; the other ranks compute with it.
 
-    share_devices: ranks may have a GPU together. Raises, on rank 0, what `run` raises and
+    share_devices: ranks may have a GPU together. Raises, on rank 0, what `work` raises and
     LaunchError; the others end quietly. A fault that is no request's ends all at once.
     """
     world = World(join_world())
@@ -29,7 +33,7 @@ def run_on_ranks(options: Options, sharing: Sharing, share_devices: bool, stop: 
 
     try:
         if world.rank == 0:
-            lead(options, stop, load, world)
+            lead(options, work, load, world)
         else:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # rank 0 ends the others
@@ -46,7 +50,9 @@ def run_on_ranks(options: Options, sharing: Sharing, share_devices: bool, stop: 
         abort(world.comm)
 
 
-def lead(options: Options, stop: StopSignal, load: Callable[[], Crew], world: World) -> None:
+def lead(
+    options: Options, work: Callable[[Load], None], load: Callable[[], Crew], world: World
+) -> None:
     """Rank 0's side of it."""
     waited_for = True  # the others wait for an order
     crew: Crew | None = None
@@ -55,8 +61,7 @@ def lead(options: Options, stop: StopSignal, load: Callable[[], Crew], world: Wo
         nonlocal waited_for, crew
         if options.committee or options.model.startswith("ase:"):
             raise ModelFileError(
-                "a committee or an ASE calculator runs on one rank: start the server without"
-                " mpirun."
+                "a committee or an ASE calculator runs on one rank: start without mpirun."
             )
         next_order(world, Order.LOAD)
         waited_for = False  # a fault in what follows is known to all, and ends them
@@ -65,7 +70,7 @@ def lead(options: Options, stop: StopSignal, load: Callable[[], Crew], world: Wo
         return DividedEvaluator(crew)
 
     try:
-        run(options, stop, load=evaluator)
+        work(evaluator)
     finally:
         if waited_for:
             next_order(world, Order.STOP)
