@@ -197,7 +197,7 @@ def one_for_all(
 
 def launched() -> int:
     """How many ranks mpirun has started of this program; 1 without it."""
-    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])
     return 1
