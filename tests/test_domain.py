@@ -14,7 +14,7 @@ from models import ALLOY, write_model
 from torch import Tensor
 
 from forcenet_md.artifact.card import Card
-from forcenet_md.errors import ModelFileError, StructureError
+from forcenet_md.errors import ModelFileError, StructureError, TooManyEdgesError
 from forcenet_md.graph import pieces
 from forcenet_md.graph.domains import bisect
 from forcenet_md.graph.exchange import Plan, make_plan
@@ -25,6 +25,7 @@ from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Request
 from forcenet_md.inference.load import check_shareable
+from forcenet_md.mpi import One
 from forcenet_md.system import System
 
 Array = np.ndarray[Any, Any]
@@ -268,3 +269,18 @@ def test_a_network_without_stages_is_for_one_rank(network: ModelEvaluator) -> No
     card: Card = network.card.model_copy(update={"staged": False})
     with pytest.raises(ModelFileError, match=r"2 × cutoff × layers.*run it on one rank"):
         check_shareable(card)
+
+
+def test_what_would_take_all_memory_is_refused(network: ModelEvaluator) -> None:
+    """Before images are made of an absurd cell, and pairs of atoms on top of one another."""
+    grain = System.make([[0.0, 0.0, 0.0]], [29], np.eye(3) * 0.1, True)
+    with pytest.raises(TooManyEdgesError, match="images of the cell within 8 Å"):
+        surroundings(np.arange(1), grain.numbers, grain.positions, Frame.of(grain), 8.0, One())
+    crowd = System.make(np.random.default_rng(0).random((8000, 3)), [29] * 8000, np.eye(3), False)
+    around = surroundings(
+        np.arange(8000), crowd.numbers, crowd.positions, Frame.of(crowd), 4.0, One()
+    )
+    with pytest.raises(TooManyEdgesError, match=r"8000 atoms have .* neighbour pairs"):
+        divide(around, 4.0, 0)
+    with pytest.raises(TooManyEdgesError, match="at most 10 are allowed"):
+        divide(around, 0.1, 0, max_edges=10)

@@ -13,9 +13,11 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
+from forcenet_md.errors import TooManyEdgesError
 from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.mpi import Ranks
 
+MOST_IMAGES = 20_000  # of a cell, about those of a cube of half an Å
 Rows = NDArray[np.int64]
 
 
@@ -47,8 +49,15 @@ def surroundings(
     """Of atoms that every rank has some of: what lies within reach Å of a rank's own. Collective.
 
     ids: [n_owned] different on all ranks; numbers [n_owned]; positions [n_owned, 3] Å, of atoms
-    that lie together, wherever they are wrapped. A rank may have none.
+    that lie together, wherever they are wrapped. A rank may have none. Raises TooManyEdgesError,
+    on all ranks, for a cell that is absurdly small.
     """
+    images = np.prod(2.0 * np.ceil(reach / frame.heights[frame.periodic]) + 1.0)
+    if images > MOST_IMAGES:
+        raise TooManyEdgesError(
+            f"an atom would see {images:.0f} images of the cell within {reach:g} Å: the cell is far"
+            " smaller than it should be."
+        )
     along = (positions @ frame.inverse) * frame.heights
     bounds = np.array([[np.inf] * 3, [-np.inf] * 3])
     if len(ids):

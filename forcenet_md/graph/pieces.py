@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forcenet_md.graph.capacity import check_capacity
 from forcenet_md.graph.domains import bisect
 from forcenet_md.graph.frame import Array, Frame, Placement
 from forcenet_md.graph.ghosts import Rows, Surroundings
+from forcenet_md.graph.neighbours import MAX_EDGES
 from forcenet_md.graph.search import Candidates
 
+MOST_PAIRS = 1000  # of a point
 MOST_TARGETS = 8192  # of a piece; the basis of their edges is some hundred MB
 FREE = Frame(np.eye(3), np.eye(3), np.ones(3), np.zeros(3, dtype=np.bool_))
 
@@ -71,8 +74,17 @@ class Division:
         return points[piece.points] - points[self.home[rows]]
 
 
-def divide(around: Surroundings, reach: float, rank: int, layers: int = 1) -> Division:
-    """The pairs within reach Å of a rank's atoms, and of ghosts up to layers − 1 pairs away."""
+def divide(
+    around: Surroundings,
+    reach: float,
+    rank: int,
+    layers: int = 1,
+    max_edges: int | None = None,
+) -> Division:
+    """The pairs within reach Å of a rank's atoms, and of ghosts up to layers − 1 pairs away.
+
+    max_edges: bound on the pairs of a piece, `most_pairs` if None. Raises TooManyEdgesError.
+    """
     n_owned = around.n_owned
     key = around.rank * (int(around.row.max(initial=0)) + 1) + around.row
     own = around.rank == rank
@@ -84,7 +96,7 @@ def divide(around: Surroundings, reach: float, rank: int, layers: int = 1) -> Di
     for depth in range(layers):
         seen = np.zeros(around.n_points, dtype=bool)
         for chunk in chunks(around.positions, targets):
-            target, point = pairs_of(around, chunk, reach)
+            target, point = pairs_of(around, chunk, reach, max_edges)
             seen[point] = True
             level.append((chunk, target, point, depth))
         keys, first = np.unique(key[seen], return_index=True)
@@ -113,6 +125,11 @@ def divide(around: Surroundings, reach: float, rank: int, layers: int = 1) -> Di
     return Division(around, pieces, home, around.rank[ghosts], around.row[ghosts], row_of, layers)
 
 
+def most_pairs(n_points: int) -> int:
+    """How many may be searched where the user gave no bound."""
+    return max(MAX_EDGES, MOST_PAIRS * n_points)
+
+
 def chunks(positions: Array, targets: Rows) -> list[Rows]:
     """Targets in bricks of at most MOST_TARGETS."""
     n_chunks = -(-len(targets) // MOST_TARGETS)
@@ -123,8 +140,13 @@ def chunks(positions: Array, targets: Rows) -> list[Rows]:
     return np.split(targets[order], np.cumsum(np.bincount(part, minlength=n_chunks))[:-1])
 
 
-def pairs_of(around: Surroundings, targets: Rows, reach: float) -> tuple[Rows, Rows]:
-    """The pairs (target, source), both points, within reach Å, by target, id and shift."""
+def pairs_of(
+    around: Surroundings, targets: Rows, reach: float, max_edges: int | None = None
+) -> tuple[Rows, Rows]:
+    """The pairs (target, source), both points, within reach Å, by target, id and shift.
+
+    max_edges: see `divide`
+    """
     import vesin  # imports torch, which takes seconds: not before there is something to search
 
     x = around.positions
@@ -134,6 +156,7 @@ def pairs_of(around: Surroundings, targets: Rows, reach: float) -> tuple[Rows, R
     points = np.concatenate([targets, np.flatnonzero(near)])
     n_points, n_targets = len(points), len(targets)
     placement = Placement.of(x[points], FREE, reach)
+    check_capacity(placement, reach, max_edges or most_pairs(n_points))
     searcher = vesin.NeighborList(cutoff=reach, full_list=False, sorted=False, n_threads=1)
     (pairs,) = searcher.compute(
         placement.tight, placement.box, np.ones(3, dtype=bool), "P", copy=False

@@ -26,8 +26,8 @@ from forcenet_md.graph.domains import bisect, imbalance
 from forcenet_md.graph.exchange import Exchange, MpiExchange, NoExchange, make_plan
 from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import Surroundings, surroundings
-from forcenet_md.graph.neighbours import MAX_EDGES, SLACK, Reference
-from forcenet_md.graph.pieces import divide
+from forcenet_md.graph.neighbours import SLACK, Reference
+from forcenet_md.graph.pieces import divide, most_pairs
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.graph_evaluator import failure, warm_up
 from forcenet_md.inference.interface import Request, Timings
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator
 
 SKIN = 0.5  # Å
-MOST_PAIRS = 1000  # of an atom, in systems so large that their pairs are searched in pieces
 WIRES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -74,7 +73,7 @@ def make_domain(
 
     with one_for_all(ranks, sentence):
         layers = network.card.n_layers if how.deep else 1
-        division = divide(around, reach, ranks.rank, layers)
+        division = divide(around, reach, ranks.rank, layers, network.max_edges)
     plan = make_plan(division, ranks)
     with one_for_all(ranks, sentence):
         exchange: Exchange = NoExchange()
@@ -299,7 +298,7 @@ class DividedEvaluator:
         reach = network.card.cutoff + SKIN + SLACK
         try:
             reference, placement = Reference.of(system, SKIN, reach)
-            most = network.max_edges or max(MAX_EDGES, MOST_PAIRS * system.n_atoms)
+            most = network.max_edges or most_pairs(system.n_atoms)
             check_capacity(placement, reach, most)
             owner = bisect(placement.along, n_ranks)
             session.order = np.argsort(owner, kind="stable")
