@@ -79,7 +79,7 @@ def script(folder: Path, names: Iterable[str], external: str = EXTERNAL) -> str:
     """Cases, from the data in that folder, each with its dump NAME.dump."""
     return "".join(
         f"clear\nunits metal\n{before}read_data {folder / name}.data\n"
-        f"pair_style zero 5.0\npair_coeff * *\n{external}"
+        f"pair_style zero 3.0\npair_coeff * *\n{external}"
         f"dump 1 all custom 5 {name}.dump id xu yu zu fx fy fz\n"
         f"dump_modify 1 sort id format float %.15g\n{after}"
         for name, (before, _, after) in ((name, CASES[name]) for name in names)
