@@ -117,7 +117,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", cases(FAULTS, {"element", "modes", "size", "far"}))
+@pytest.mark.parametrize("name", cases(FAULTS, {"overlap", "element", "modes", "size", "far"}))
 def test_a_fault_stops_every_rank(name: str, model: Path, tmp_path: Path) -> None:
     old, new, options, sentence = FAULTS[name]
     text = SIMPLE.format(before="", more=new if not old else "")
@@ -172,6 +172,7 @@ def test_one_rank_s_fault_ends_all(name: str, model: Path, tmp_path: Path) -> No
     assert nothing_left(tmp_path)
 
 
+@SLOW
 def test_the_log_tells_of_the_ranks(model: Path, tmp_path: Path) -> None:
     options = ["--log-file", "model.log", "-log", "none"]
     done = succeed(SIMPLE.format(before="", more=""), tmp_path, 2, options, str(model))

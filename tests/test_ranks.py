@@ -16,8 +16,8 @@ from forcenet_md.graph.domains import bisect, imbalance
 from forcenet_md.mpi import LaunchError, launched, place_device
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
-EXACT = {"float64": 1e-10, "float32": 1e-5, "capped": 1e-10, "floor": 1e-10, "deep": 1e-10}
-EXACT |= {"pieced": 1e-10, "dynamics": 1e-10, "bfloat16": 1e-2}
+EVERY = {"float64": 1e-10, "float32": 1e-5, "capped": 1e-10, "floor": 1e-10, "deep": 1e-10}
+EVERY |= {"pieced": 1e-10, "bfloat16": 1e-2}
 
 
 def mpirun(ranks: int, folder: Path, *cases: str) -> dict[str, dict[str, object]]:
@@ -36,23 +36,29 @@ def mpirun(ranks: int, folder: Path, *cases: str) -> dict[str, dict[str, object]
     return {line["case"]: line for line in lines}
 
 
-@pytest.mark.parametrize("ranks", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
-def test_ranks_give_the_forces_of_one(ranks: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "cases"),
+    [
+        (3, ["float64", "float32", "capped"]),
+        *(pytest.param(n, list(EVERY), marks=pytest.mark.slow) for n in (2, 3, 4)),
+    ],
+)
+def test_ranks_give_the_forces_of_one(ranks: int, cases: list[str], tmp_path: Path) -> None:
     """Random, tilted, thin and open cells, slabs, droplets with empty ranks, atoms on the cuts."""
-    cases = ["float64", "float32", "capped", "floor", "deep", "bfloat16", "pieced"]
     found = mpirun(ranks, tmp_path, *cases)
     for case in cases:
         assert found[case]["systems"] == 13
-        assert found[case]["worst"] < EXACT[case], case
-    assert found["bfloat16"]["worst"] > 1e-6  # else the rows did not travel so
+        assert found[case]["worst"] < EVERY[case], case
     assert found["float32"]["worst"] > 1e-10  # else it was not computed so
+    if "bfloat16" in found:
+        assert found["bfloat16"]["worst"] > 1e-6  # else the rows did not travel so
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_a_thousand_steps_in_which_atoms_wander(ranks: int, tmp_path: Path) -> None:
     found = mpirun(ranks, tmp_path, "dynamics")["dynamics"]
-    assert found["worst"] < EXACT["dynamics"]
+    assert found["worst"] < 1e-10
     assert found["divisions"] > 50
 
 

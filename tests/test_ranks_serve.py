@@ -128,7 +128,8 @@ def test_a_signal_ends_all_ranks(how: signal.Signals, tmp_path: Path) -> None:
         assert nothing_left(server.folder)
 
 
-@pytest.mark.parametrize("which", ["1", pytest.param("0", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("which", ["0", "1"])
 def test_a_killed_rank_ends_all(which: str, tmp_path: Path) -> None:
     with ranks(2, tmp_path) as (server, _):
         os.kill(server.ranks()[which], signal.SIGKILL)
