@@ -22,6 +22,7 @@ from ase.build import bulk
 
 from benchmarks.hardware import hardware
 from benchmarks.step import BIN
+from forcenet_md.graph.frame import Array
 from forcenet_md.inference.interface import Evaluator, Request
 from forcenet_md.inference.ranks import (
     Crew,
@@ -54,27 +55,28 @@ def alloy(n: int, numbers: frozenset[int]) -> System:
     return System.make(x, rng.choice(sorted(numbers), len(atoms)), atoms.cell.array, True)
 
 
-def steps(evaluator: Evaluator, system: System) -> Callable[[], float]:
-    """A function that computes one step and says how long it took; the search is done before."""
+def steps(evaluator: Evaluator, system: System) -> Callable[[], Array]:
+    """A function that computes the forces of one step; the search is done before."""
     session = evaluator.new_session()
 
-    def step() -> float:
-        start = time.perf_counter()
+    def step() -> Array:
         (answer,) = evaluator.evaluate([Request(session, system)])
         if isinstance(answer, Exception):
             raise answer
-        return time.perf_counter() - start
+        return answer.forces
 
     step()
     return step
 
 
-def timed(step: Callable[[], float], seconds: float) -> list[float]:
-    """Steps for about that long, at least three."""
+def timed(step: Callable[[], Array], seconds: float) -> list[float]:
+    """Seconds of each step, for about that long, at least three."""
     found: list[float] = []
     end = time.perf_counter() + seconds
     while len(found) < 3 or time.perf_counter() < end:
-        found.append(step())
+        start = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - start)
     return found
 
 
@@ -89,6 +91,7 @@ def program(model: str) -> None:
     for n in SIZES:
         system = alloy(n, numbers)
         apart = steps(network, system)
+        forces = apart()
         times: dict[str, list[float]] = {name: [] for name in ("one", "independent", *WAYS)}
         counts: dict[str, float] = {}
         for _ in range(REPEATS):
@@ -109,7 +112,8 @@ def program(model: str) -> None:
                     times[way].append(float(np.median(timed(step, 0.3))))
                     domain = crew.parts[1].domain
                     before = domain.exchange.bytes
-                    step()
+                    error = np.abs(step() - forces).max() / np.abs(forces).max()
+                    counts[f"{way} error"] = float(error)
                     counts[f"{way} bytes"] = domain.exchange.bytes - before
                     counts[f"{way} ghosts"] = len(domain.division.ghost_row)
                     counts[f"{way} work"] = sum(domain.edges)
@@ -138,7 +142,7 @@ def idle(network: object, world: World) -> None:
         late = []
         for _ in range(20 if pause < 1 else 5):
             time.sleep(pause)
-            late.append(step())
+            late += timed(step, 0.0)[:1]
         found[str(pause)] = float(np.median(late))
     next_order(world, Order.STOP)
     crew.close()
@@ -191,15 +195,16 @@ def page(rows: list[dict[str, Any]], model: str) -> str:
         "",
         "What rank 0 does and sends in a step:",
         "",
-        "| atoms | ghosts | kB sent | in bfloat16 | deep ghosts | kB | work / that of own atoms |",
-        "|---|---|---|---|---|---|---|",
+        "| atoms | ghosts | kB sent | in bfloat16 | largest error of bfloat16 / largest force"
+        " | deep ghosts | kB | work / that of own atoms |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows[:-1]:
         kilobytes = [f"{row[f'{way} bytes'] / 1e3:.0f}" for way in WAYS]
         work = row["deep work"] / row["deep owned work"]
         lines.append(
             f"| {row['atoms']} | {row['exchanged ghosts']} | {kilobytes[0]} | {kilobytes[1]}"
-            f" | {row['deep ghosts']} | {kilobytes[2]} | {work:.2f} |"
+            f" | {row['bfloat16 error']:.0e} | {row['deep ghosts']} | {kilobytes[2]} | {work:.2f} |"
         )
     idle = rows[-1]["idle"]
     said = ", ".join(f"{1e3 * t:.1f} ms after {pause} s" for pause, t in idle.items())
