@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -46,6 +47,7 @@ class Ranks(Protocol):
     bcast: rank 0's object; share: rank 0's numbers, in every rank's array of that shape
     scatter: of rank 0's rows [sum(counts), width] float64 the next counts[rank] on each rank
     gather: the rows [counts[rank], width] float64 of all, behind one another, on rank 0
+    lose_step: not collective: this rank has a fault amid collective calls, which ends all others
     """
 
     rank: int
@@ -58,6 +60,7 @@ class Ranks(Protocol):
     def share(self, numbers: Array) -> None: ...
     def scatter(self, rows: Array | None, counts: Sequence[int], width: int) -> Array: ...
     def gather(self, rows: Array, counts: Sequence[int]) -> Array | None: ...
+    def lose_step(self) -> None: ...
 
 
 class One:
@@ -87,6 +90,9 @@ class One:
 
     def gather(self, rows: Array, counts: Sequence[int]) -> Array | None:
         return rows
+
+    def lose_step(self) -> None:
+        """There are no others."""
 
 
 class World:
@@ -149,6 +155,10 @@ class World:
         there = None if all_ is None else [all_, [c * width for c in counts]]
         wait([self.comm.Igatherv(np.ascontiguousarray(rows), there)])
         return all_
+
+    def lose_step(self) -> None:
+        traceback.print_exc()
+        abort(self.comm)
 
 
 def wait(requests: Sequence[Request]) -> None:

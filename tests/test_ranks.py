@@ -65,7 +65,8 @@ def test_a_thousand_steps_in_which_atoms_wander(ranks: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_what_goes_wrong_on_one_rank_is_known_to_all(ranks: int, tmp_path: Path) -> None:
     found = mpirun(ranks, tmp_path, "fault", "coincident", "loading", "sessions")
-    told = found["fault"]["told"]
+    *told, not_finite = found["fault"]["told"]
+    assert "gives a force that is not finite on atom" in not_finite
     assert told[1::2] == ["Forces"] * 3
     for sentence in told[0::2]:
         assert "not enough memory for" in sentence

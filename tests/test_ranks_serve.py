@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from models import write_model
 from serving import COMMAND, ServeProcess, ask
 
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
-from forcenet_md.errors import RequestError
+from forcenet_md.errors import AddressError, RequestError
 from forcenet_md.server.client import Client
 from forcenet_md.simulation.demo_inputs import inputs_folder
 
@@ -54,10 +55,13 @@ run 20
 class RanksProcess(ServeProcess):
     """`mpirun -n R forcenet-md serve` in a folder of its own."""
 
-    def __init__(self, ranks: int, folder: Path, *arguments: str, wait: bool = True) -> None:
+    def __init__(
+        self, ranks: int, folder: Path, *arguments: str, wait: bool = True, driver: str = ""
+    ) -> None:
         self.folder = folder
+        command = [sys.executable, "-c", driver] if driver else COMMAND
         self.process = subprocess.Popen(
-            [str(BIN / "mpirun"), "-n", str(ranks), *COMMAND, "serve", *arguments],
+            [str(BIN / "mpirun"), "-n", str(ranks), *command, "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -77,7 +81,7 @@ class RanksProcess(ServeProcess):
 
 @contextmanager
 def ranks(
-    count: int, folder: Path, *options: str, wait: bool = True
+    count: int, folder: Path, *options: str, wait: bool = True, driver: str = ""
 ) -> Iterator[tuple[RanksProcess, str]]:
     address = f"unix:{folder}/s"
     folder.joinpath("server").mkdir()
@@ -85,7 +89,7 @@ def ranks(
     if not model.exists():
         write_model(model)
     arguments = ["--model", str(model), "--listen", address, *options]
-    process = RanksProcess(count, folder / "server", *arguments, wait=wait)
+    process = RanksProcess(count, folder / "server", *arguments, wait=wait, driver=driver)
     try:
         yield process, address
     finally:
@@ -134,6 +138,38 @@ def test_a_killed_rank_ends_all(which: str, tmp_path: Path) -> None:
     with ranks(2, tmp_path) as (server, _):
         os.kill(server.ranks()[which], signal.SIGKILL)
         assert server.wait() != 0
+        assert nothing_left(server.folder)
+
+
+DRIVER = """
+import forcenet_md.inference.ranks as ranks
+from forcenet_md.cli.main import main
+
+build, calls = ranks.Crew.build, 0
+
+def broken(self, *arguments):
+    global calls
+    calls += 1
+    if calls > 3 and self.ranks.rank == RANK:  # after the warm-up
+        raise ZeroDivisionError("a bug")
+    build(self, *arguments)
+
+ranks.Crew.build = broken
+main()
+"""
+
+
+@SLOW
+@pytest.mark.parametrize("which", ["0", "1"])
+def test_a_bug_on_one_rank_ends_all(which: str, tmp_path: Path) -> None:
+    """Nobody waits for a rank that is out of step, and the client is not left without an answer."""
+    driver = DRIVER.replace("RANK", which)
+    with ranks(2, tmp_path, driver=driver) as (server, address), Client(address) as client:
+        client.hello(elements=["Cu"], masses=None)
+        with pytest.raises(AddressError):
+            ask(client, bulk("Cu", cubic=True))
+        assert server.wait() != 0
+        assert "ZeroDivisionError: a bug" in server.text
         assert nothing_left(server.folder)
 
 

@@ -247,7 +247,11 @@ class DividedEvaluator:
             if number in self.crew.parts:
                 next_order(self.crew.ranks, Order.FORGET, number)
                 self.crew.forget(number)
-        return [self._answer(request) for request in requests]
+        try:
+            return [self._answer(request) for request in requests]
+        except BaseException:
+            self.crew.ranks.lose_step()
+            raise
 
     def _answer(self, request: Request) -> Forces | ForceNetError:
         system, session, network = request.system, request.session, self.crew.network
