@@ -161,14 +161,15 @@ class World:
         abort(self.comm)
 
 
-def wait(requests: Sequence[Request]) -> None:
-    """Sleep until all of them are done."""
+def wait(requests: Sequence[Request], look: Callable[[], None] = lambda: None) -> None:
+    """Sleep until all of them are done; look: called before each sleep, and may raise."""
     from mpi4py import MPI
 
     start = time.perf_counter()
     while not MPI.Request.Testall(requests):
         waited = time.perf_counter() - start
         if waited > SPIN:
+            look()
             time.sleep(min(max(GROWTH * waited, 20e-6), LONGEST))
 
 

@@ -18,8 +18,8 @@ def serve(
     listen: Annotated[
         list[str] | None,
         typer.Option(
-            help="unix:PATH or tcp:HOST:PORT; may be given several times. Without it: a socket in"
-            " a private directory.",
+            help="unix:PATH or tcp:HOST:PORT; may be given several times. Or mpi:NAME alone, for a"
+            " LAMMPS that speaks MPI with all ranks. Without it: a socket in a private directory.",
             show_default=False,
         ),
     ] = None,
@@ -71,6 +71,14 @@ def serve(
     trust: options.Trust = False,
     log_file: options.LogFile = None,
     share_devices: options.ShareDevices = False,
+    mpicolor: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="With mpi:NAME, in one mpirun with LAMMPS: a number other than its -mpicolor.",
+            show_default=False,
+        ),
+    ] = None,
     ghosts: options.Ghosts = "exchanged",
     wire: options.Wire = "own",
 ) -> None:
@@ -85,7 +93,7 @@ def serve(
         from forcenet_md.mpi import launched
         from forcenet_md.server.ipi import IpiError
         from forcenet_md.server.limits import Limits
-        from forcenet_md.server.run import Options, run
+        from forcenet_md.server.run import Options, mpi_address, run
 
         driven = ipi_options(ipi, template, sockets)
         asked = Options(
@@ -109,7 +117,14 @@ def serve(
             ipi=driven,
         )
         try:
-            if launched() > 1:
+            address = mpi_address(asked, mpicolor)
+            if address is not None:
+                from forcenet_md.inference.ranks import sharing
+                from forcenet_md.server.mpi import run_on_mpi
+
+                how = sharing(ghosts, wire)
+                run_on_mpi(asked, address, mpicolor, how, share_devices, stop)
+            elif launched() > 1:
                 from forcenet_md.inference.ranks import sharing
                 from forcenet_md.server.ranks import run_on_ranks
 

@@ -222,11 +222,7 @@ class LammpsLocal:
         self._largest = max(self._largest, net)
         if self._divided:
             self._divided = False
-            edges, imbalance = self._model.edges()
-            self._monitor.log(
-                f"step {step.head.timestep}: {edges} neighbour pairs; the most of a rank are"
-                f" {imbalance:.2f} times the mean"
-            )
+            self._monitor.log(f"step {step.head.timestep}: {self._model.edges()}")
 
     def close(self) -> None:
         self._model.close()

@@ -6,6 +6,7 @@ their faults, in one sum per step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,17 +43,12 @@ class LocalModel:
         points: [n_points, 3] Å, of the surroundings; keep_net_force: see `interface.Request`.
         Raises, on all ranks, the fault of any.
         """
-        fault: ForceNetError | None = None
-        forces = np.zeros((0, 3))
-        try:
-            assert self._domain is not None
-            forces = self._domain.forces(points)
-            fault = self._not_finite(forces)
-        except ForceNetError as error:
-            fault = error
-        except (RuntimeError, MemoryError) as error:
-            fault = rank_failure(self.network, error, len(points), self.ranks.rank)
-        return self._without_net_force(forces, fault, keep_net_force)
+        return self._together(lambda domain: domain.forces(points), keep_net_force)
+
+    def forces_of(self, owned: Array, lattice: Array, keep_net_force: bool) -> tuple[Array, float]:
+        """As `forces`, of this rank's positions [n_owned, 3] Å alone; lattice: [3, 3] Å, rows that
+        the lattice shifts of the surroundings count."""
+        return self._together(lambda domain: domain.forces_of(owned, lattice), keep_net_force)
 
     def fail(self, fault: ForceNetError) -> None:
         """This rank cannot compute its part of a step: the others learn it as in `forces`."""
@@ -60,18 +56,37 @@ class LocalModel:
         self._domain.skip()
         self._without_net_force(np.zeros((0, 3)), fault, True)
 
-    def edges(self) -> tuple[int, float]:
-        """The edges of all atoms in the last step, and the most work of a rank over the mean."""
+    def edges(self) -> str:
+        """For the log: how many there were in the last step, and how evenly ranks worked.
+        Collective."""
         assert self._domain is not None
         edges = self._domain.edges
         counts = self.ranks.allgather(np.array([edges[-1], sum(edges)], dtype=np.float64))
-        return int(counts[:, 0].sum()), imbalance(counts[:, 1])
+        pairs, most = int(counts[:, 0].sum()), imbalance(counts[:, 1])
+        return f"{pairs} neighbour pairs; the most of a rank are {most:.2f} times the mean"
 
     def close(self) -> None:
         """Free what the exchange holds."""
         if self._domain is not None:
             self._domain.exchange.close()
             self._domain = None
+
+    def _together(
+        self, compute: Callable[[Domain], Array], keep_net_force: bool
+    ) -> tuple[Array, float]:
+        domain = self._domain
+        assert domain is not None
+        fault: ForceNetError | None = None
+        forces = np.zeros((0, 3))
+        try:
+            forces = compute(domain)
+            fault = self._not_finite(forces)
+        except ForceNetError as error:
+            fault = error
+        except (RuntimeError, MemoryError) as error:
+            n_points = domain.division.around.n_points
+            fault = rank_failure(self.network, error, n_points, self.ranks.rank)
+        return self._without_net_force(forces, fault, keep_net_force)
 
     def _not_finite(self, forces: Array) -> EvaluationError | None:
         assert self._domain is not None

@@ -36,6 +36,17 @@ class TcpAddress:
         return f"tcp:{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class MpiAddress:
+    """Of ranks that speak MPI; path: of the file in which their port is published."""
+
+    text: str
+    path: Path
+
+    def __str__(self) -> str:
+        return self.text
+
+
 Address = UnixAddress | TcpAddress
 
 
@@ -58,8 +69,27 @@ def parse_address(text: str) -> Address:
     raise AddressError(f"{text!r} is not an address: use unix:PATH or tcp:HOST:PORT.")
 
 
+def parse_mpi_address(text: str) -> MpiAddress | None:
+    """`mpi:NAME`, where NAME is a path if it has a slash; None for another kind of address.
+
+    Raises AddressError.
+    """
+    scheme, _, name = text.partition(":")
+    if scheme != "mpi":
+        return None
+    if not name or "\0" in name:
+        raise AddressError(f"{text!r} is not an address: use mpi:NAME.")
+    folder = Path() if "/" in name else private_folder()
+    return MpiAddress(text, Path(os.path.abspath(folder / name)))
+
+
 def default_address() -> UnixAddress:
-    """default.sock in a directory that only this user can enter, made if need be.
+    """default.sock in the user's private folder. Raises AddressError as `private_folder` does."""
+    return UnixAddress(private_folder() / "default.sock")
+
+
+def private_folder() -> Path:
+    """A directory that only this user can enter, made if need be.
 
     Raises AddressError if the directory belongs to someone else, is a link, or is open to others.
     """
@@ -82,7 +112,7 @@ def default_address() -> UnixAddress:
             f"{folder} is not a directory of mode 0700 that belongs to you: remove it,"
             " or give --listen unix:PATH."
         )
-    return UnixAddress(folder / "default.sock")
+    return folder
 
 
 def is_loopback(address: Address) -> bool:
@@ -125,12 +155,12 @@ class Listener:
                 status = path.lstat()
                 if (status.st_dev, status.st_ino) == self._inode:
                     path.unlink()
-            _release(self._lock, _lock_path(path))
+            release(self._lock, lock_path(path))
             self._lock = None
 
     def _bind_unix(self, address: UnixAddress) -> socket.socket:
         path = address.path
-        lock = _acquire(address)
+        lock = acquire(address)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _remove_stale(address)
@@ -139,11 +169,11 @@ class Listener:
             status = path.lstat()
         except OSError as error:
             sock.close()
-            _release(lock, _lock_path(path))
+            release(lock, lock_path(path))
             raise _cannot_bind(address, error) from None
         except AddressError:
             sock.close()
-            _release(lock, _lock_path(path))
+            release(lock, lock_path(path))
             raise
         self._lock = lock
         self._inode = (status.st_dev, status.st_ino)
@@ -209,7 +239,7 @@ def resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple]]:
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def _cannot_bind(address: Address, error: OSError) -> AddressError:
+def _cannot_bind(address: Address | MpiAddress, error: OSError) -> AddressError:
     if error.errno == errno.EADDRINUSE:
         return _already_served(address)
     return AddressError(
@@ -218,19 +248,19 @@ def _cannot_bind(address: Address, error: OSError) -> AddressError:
     )
 
 
-def _already_served(address: Address) -> AddressError:
+def _already_served(address: Address | MpiAddress) -> AddressError:
     return AddressError(
         f"{address} is already served: stop that server, or choose another address with --listen."
     )
 
 
-def _lock_path(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
-def _acquire(address: UnixAddress) -> int:
+def acquire(address: UnixAddress | MpiAddress) -> int:
     """Lock the file beside the socket: of two servers that start at once, one gets it."""
-    path = _lock_path(address.path)
+    path = lock_path(address.path)
     while True:
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -248,7 +278,7 @@ def _acquire(address: UnixAddress) -> int:
         os.close(lock)
 
 
-def _release(lock: int, path: Path) -> None:
+def release(lock: int, path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
     os.close(lock)

@@ -217,15 +217,17 @@ def _check_atoms(frame: StepFrame, n_types: int) -> None:
         raise RequestError("the request has no atoms.")
     if not (frame.ids[1:] > frame.ids[:-1]).all():
         raise RequestError("the atom ids of a request do not ascend.")
-    if frame.types.min() < 1 or frame.types.max() > n_types:
+    check_types(frame.types, n_types)
+
+
+def check_types(types: NDArray[np.int32] | NDArray[np.int64], n_types: int) -> None:
+    """Raises RequestError for an atom type without an element."""
+    outside = types[(types < 1) | (types > n_types)]
+    if len(outside):
         raise RequestError(
-            f"an atom has type {_outside(frame.types, n_types)}, but elements were named for"
-            f" types 1 to {n_types}: name one element per atom type."
+            f"an atom has type {outside[0]}, but elements were named for types 1 to {n_types}:"
+            " name one element per atom type."
         )
-
-
-def _outside(types: NDArray[np.int32], n_types: int) -> int:
-    return int(types[(types < 1) | (types > n_types)][0])
 
 
 def _scaled(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:

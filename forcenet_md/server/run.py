@@ -13,16 +13,18 @@ from pathlib import Path
 from rich.console import Console
 
 from forcenet_md import __version__
-from forcenet_md.errors import AddressError
+from forcenet_md.errors import AddressError, RequestError
 from forcenet_md.inference.interface import Capabilities, Evaluator
 from forcenet_md.inference.load import check_files, load_evaluator
 from forcenet_md.server.address import (
     Address,
     Listener,
+    MpiAddress,
     TcpAddress,
     default_address,
     is_loopback,
     parse_address,
+    parse_mpi_address,
 )
 from forcenet_md.server.auth import ENVIRONMENT, load_secret
 from forcenet_md.server.ipi import IpiDriver, parse_ipi_address
@@ -100,10 +102,7 @@ def run(
     if options.ipi is not None:
         parse_ipi_address(options.ipi.address)  # a mistyped one is told before the model is loaded
     with contextlib.ExitStack() as stack:
-        terminal = sys.stdout.isatty()
-        logs = [Lines.append_to(options.log_file)] if options.log_file else []
-        say = Lines(sys.stdout.fileno())
-        monitor = TerminalMonitor(Console(), *logs) if terminal else Monitor(say, *logs)
+        say, monitor = make_monitor(options)
         listeners = []
         for address in addresses:
             listeners.append(Listener(address))
@@ -130,6 +129,34 @@ def run(
         monitor.log("stopped")
         if driver is not None and driver.failure is not None:
             raise driver.failure
+
+
+def mpi_address(options: Options, color: int | None) -> MpiAddress | None:
+    """The address of ranks that speak MPI, if that is what is to be served.
+
+    color: of LAMMPS's launch with several programs. Raises AddressError and RequestError.
+    """
+    found = [a for a in map(parse_mpi_address, options.listen) if a is not None]
+    if not found:
+        if color is not None:
+            raise RequestError(
+                "--mpicolor is for a LAMMPS of the same launch: give --listen mpi:NAME."
+            )
+        return None
+    if len(options.listen) > 1 or options.ipi is not None:
+        raise RequestError(
+            f"{found[0]} is served alone: start a server of its own for other addresses or i-PI."
+        )
+    if options.secret_file is not None:
+        raise RequestError(f"{found[0]} knows no secret: leave --secret-file out.")
+    return found[0]
+
+
+def make_monitor(options: Options) -> tuple[Lines, Monitor]:
+    """Lines for standard output, and what is said in the course of time. Raises AddressError."""
+    logs = [Lines.append_to(options.log_file)] if options.log_file else []
+    say = Lines(sys.stdout.fileno())
+    return say, TerminalMonitor(Console(), *logs) if sys.stdout.isatty() else Monitor(say, *logs)
 
 
 def make_driver(options: IpiOptions, server: Server, alone: bool) -> IpiDriver:
@@ -177,14 +204,18 @@ def listening_lines(
         lines.append(f"listening on {listener.address}{note}")
     address = _seen_from_outside(listeners[0].address)
     secret_option = " secret SECRET_FILE" if secret is not None else ""
+    return [*lines, *ready_lines(model, str(address), secret_option)]
+
+
+def ready_lines(model: Capabilities, address: str, secret_option: str = "") -> list[str]:
+    """The lines to paste into LAMMPS."""
     few = len(model.numbers) <= FEW
     elements = _known(model) if few else "ELEMENT_OF_TYPE_1 ELEMENT_OF_TYPE_2 …"
     return [
-        *lines,
         "ready; in a LAMMPS input, with one element per atom type:",
         "",
         "    fix ext all external pf/callback 1 1",
-        f"    forcenet ext {_lammps_word(str(address))} elements {elements}{secret_option}",
+        f"    forcenet ext {_lammps_word(address)} elements {elements}{secret_option}",
         "",
     ]
 

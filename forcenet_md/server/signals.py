@@ -27,6 +27,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self._server: Server | None = None
+        self._noted = False
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -54,10 +55,16 @@ class StopSignal:
         finally:
             signal.set_wakeup_fd(before)
 
+    def note(self) -> None:
+        """From now on a signal sets `number` and no more, for who looks there."""
+        self._noted = True
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        if self._noted:
+            return
         if self._server is None:
             # Still loading: nothing is in flight. If a callback of the import system is what runs
             # now, Python drops the exception, and `stops` ends the server; no word of it.

@@ -25,7 +25,7 @@ namespace forcenet {
 namespace {
 
 constexpr char usage[] =
-    "the command is: forcenet FIX-ID unix:PATH|tcp:HOST:PORT elements E1 E2 ..."
+    "the command is: forcenet FIX-ID unix:PATH|tcp:HOST:PORT|mpi:NAME elements E1 E2 ..."
     " [retry SECONDS] [timeout SECONDS] [secret FILE] [mass_check yes|no]";
 
 bool is_symbol(const std::string &word)

@@ -53,11 +53,7 @@ void Link::open(const LinkOptions &options)
   external_ = find_fix(lmp, external_id_);
   lammps_set_fix_external_callback(lmp, external_id_.c_str(), &on_call, this);
   probe();
-  stop_if(refusal([&] { local_ = Local::find(); }));
-  if (!local_)
-    stop_if(ranks_.on_root([&] {
-      client_ = std::make_unique<Client>(options_.client, [this](const auto &line) { say(line); });
-    }));
+  connect();
   introduce();
 }
 
@@ -74,6 +70,7 @@ void Link::init()
   if (external_ && find_fix(lmp, external_id_) != external_) {
     external_ = nullptr;    // unfixed
     client_.reset();
+    mpi_.reset();
     local_.reset();
   }
   if (!external_) return;
@@ -144,8 +141,9 @@ void Link::introduce()
 {
   const Settings settings = describe(lmp, external_, options_.elements, options_.mass_check);
   Welcome welcome;
-  stop_if(local_ ? refusal([&] { welcome = local_->hello(settings); })
-                 : ranks_.on_root([&] { welcome = client_->hello(settings); }));
+  stop_if(local_       ? refusal([&] { welcome = local_->hello(settings); })
+              : mpi_ ? refusal([&] { welcome = mpi_->hello(settings); })
+                     : ranks_.on_root([&] { welcome = client_->hello(settings); }));
   double flags[4] = {double(welcome.energy), double(welcome.virial), double(welcome.velocities),
                      double(welcome.spread)};
   ranks_.share(flags, 4);
@@ -219,6 +217,10 @@ void Link::compute(bigint step, int count, tagint *tag, double **x, double **f)
 {
   if (local_) {
     compute_locally(step, x, f);
+    return;
+  }
+  if (mpi_) {
+    compute_remotely(step, x, f);
     return;
   }
   Atoms atoms;

@@ -7,6 +7,7 @@
 
 #include "client.h"
 #include "local.h"
+#include "mpi_server.h"
 #include "ranks.h"
 
 #include "fix.h"
@@ -65,6 +66,9 @@ class Link : public LAMMPS_NS::Fix {
                                double **);
   void compute(LAMMPS_NS::bigint step, int count, LAMMPS_NS::tagint *tag, double **x, double **f);
   void compute_locally(LAMMPS_NS::bigint step, double **x, double **f);
+  void compute_remotely(LAMMPS_NS::bigint step, double **x, double **f);
+  void connect();
+  bool is_fresh();
   void widen_communication();
   void probe();
   void introduce();
@@ -79,8 +83,10 @@ class Link : public LAMMPS_NS::Fix {
   Fix *external_ = nullptr;    // null while there is no such fix
   LinkOptions options_;
   Ranks ranks_;
-  std::unique_ptr<Local> local_;      // the model is on every rank; else null, and there is a
-  std::unique_ptr<Client> client_;    // rank 0 only
+  // One of three: the model is on every rank, on other MPI ranks, or behind a socket of rank 0.
+  std::unique_ptr<Local> local_;
+  std::unique_ptr<MpiServer> mpi_;
+  std::unique_ptr<Client> client_;
   StepMessage message_;               // rank 0 only
   Answer answer_;
   bool energy_ = false, virial_ = false, velocities_ = false;    // what the model gives and wants

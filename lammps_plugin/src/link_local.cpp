@@ -1,4 +1,5 @@
-// The part of Link for a model that is on every rank: LAMMPS's atoms stay where they are.
+// The part of Link that chooses whom to ask, and the ways on which nothing is gathered: LAMMPS's
+// atoms stay on their ranks.
 #include "link.h"
 
 #include "faults.h"
@@ -14,6 +15,22 @@
 using namespace LAMMPS_NS;
 
 namespace forcenet {
+
+void Link::connect()
+{
+  stop_if(refusal([&] { local_ = Local::find(); }));
+  if (local_) return;
+  const auto tell = [this](const auto &line) { say(line); };
+  double in_process = options_.client.door >= 0;    // rank 0 knows
+  ranks_.share(&in_process, 1);
+  if (MpiServer::is_meant(options_.client.address) && !in_process) {
+    const MPI_Comm launch = lmp->external_comm ? lmp->external_comm : MPI_COMM_NULL;
+    stop_if(refusal(
+        [&] { mpi_ = std::make_unique<MpiServer>(options_.client, world, launch, tell); }));
+    return;
+  }
+  stop_if(ranks_.on_root([&] { client_ = std::make_unique<Client>(options_.client, tell); }));
+}
 
 // LAMMPS's ghosts shall reach as far as the model sees, and as atoms may move until it looks again.
 void Link::widen_communication()
@@ -31,10 +48,7 @@ void Link::compute_locally(bigint step, double **x, double **f)
   request.head = head(step);
   request.owned = atom->nlocal;
   request.all = atom->nlocal + atom->nghost;
-  // LAMMPS counts, the same on all ranks, how often it has built its lists.
-  const bigint now[2] = {neighbor->ncalls, neighbor->lastcall};
-  request.fresh = update->setupflag || !std::equal(now, now + 2, neighboured_);
-  std::copy_n(now, 2, neighboured_);
+  request.fresh = is_fresh();
   if (request.fresh) {
     owner_.resize(2 * static_cast<std::size_t>(request.all));
     for (int i = 0; i < atom->nlocal; ++i) {
@@ -51,6 +65,27 @@ void Link::compute_locally(bigint step, double **x, double **f)
   request.skin = neighbor->skin;
   request.force = request.owned ? f[0] : nullptr;
   stop_if(refusal([&] { local_->forces(request); }));
+}
+
+// Atoms also stay where they are for a server on other MPI ranks, to which each rank sends its own.
+void Link::compute_remotely(bigint step, double **x, double **f)
+{
+  const int count = atom->nlocal;
+  const bool fresh = is_fresh();
+  stop_if(refusal([&] {
+    mpi_->forces(head(step), fresh, count, atom->tag, atom->type, count ? x[0] : nullptr,
+                 count ? f[0] : nullptr);
+  }));
+}
+
+// Whether atoms or their order may have changed since the last call. LAMMPS counts, the same on all
+// ranks, how often it has built its lists.
+bool Link::is_fresh()
+{
+  const bigint now[2] = {neighbor->ncalls, neighbor->lastcall};
+  const bool fresh = update->setupflag || !std::equal(now, now + 2, neighboured_);
+  std::copy_n(now, 2, neighboured_);
+  return fresh;
 }
 
 int Link::pack_forward_comm(int count, int *rows, double *into, int, int *)

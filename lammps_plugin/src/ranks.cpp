@@ -45,19 +45,21 @@ Ranks::Ranks(MPI_Comm world) : world_(world)
 // A rank in a blocking collective burns a core, which may be the server's: this one sleeps. Steps
 // are alike, so it looks rarely until about the time the last such wait took, then closely, and if
 // that has passed ever more rarely: late by about half a per cent at little cost.
-void Ranks::wait(MPI_Request &request, Seconds *last)
+void Ranks::wait(MPI_Request &request, Seconds *last, const std::function<void()> &look)
 {
   const auto start = Clock::now();
   const Seconds usual = last ? *last : Seconds(0.0);
   for (;;) {
     int done = 0;
-    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (MPI_Test(&request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+      throw Lost("MPI reports a fault");
     const Seconds waited = Clock::now() - start;
     if (done) {
       if (last) *last = waited;
       return;
     }
     if (waited < Seconds(20e-6)) continue;
+    if (look) look();
     const Seconds pause = waited < 0.9 * usual ? usual / 10
         : waited < 1.1 * usual                 ? usual / 200
                                                : waited / 50;
@@ -73,6 +75,17 @@ void Ranks::share(double *numbers, int count, Seconds *last)
   wait(request, last);
 }
 
+void Ranks::share(std::string &text, Seconds *last)
+{
+  double length = static_cast<double>(text.size());
+  share(&length, 1, last);
+  text.resize(static_cast<std::size_t>(length));
+  if (size_ == 1 || text.empty()) return;
+  MPI_Request request;
+  MPI_Ibcast(&text[0], static_cast<int>(text.size()), MPI_CHAR, 0, world_, &request);
+  wait(request);
+}
+
 std::string Ranks::on_root(const std::function<void()> &work)
 {
   std::string fault;
@@ -84,15 +97,17 @@ std::string Ranks::on_root(const std::function<void()> &work)
       if (fault.empty()) fault = "the server gave no reason";
     }
   }
-  double length = static_cast<double>(fault.size());
-  share(&length, 1, &last_work_);
-  fault.resize(static_cast<std::size_t>(length));
-  if (size_ > 1 && !fault.empty()) {
-    MPI_Request request;
-    MPI_Ibcast(&fault[0], static_cast<int>(fault.size()), MPI_CHAR, 0, world_, &request);
-    wait(request);
-  }
+  share(fault, &last_work_);
   return fault;
+}
+
+int Ranks::largest(int mine)
+{
+  int all = mine;
+  MPI_Request request;
+  MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, world_, &request);
+  wait(request);
+  return all;
 }
 
 std::size_t Ranks::collect(const Atoms &atoms)

@@ -1,4 +1,5 @@
-// All ranks' atoms on rank 0 in the order of their ids, and the forces back; waiting ranks sleep.
+// What LAMMPS's ranks tell one another, asleep while they wait; for one server all ranks' atoms on
+// rank 0 in the order of their ids, and the forces back.
 #pragma once
 
 #include "protocol.h"
@@ -25,13 +26,23 @@ struct Atoms {
 
 class Ranks {
  public:
+  using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+
   explicit Ranks(MPI_Comm world);
   bool is_root() const { return me_ == 0; }
 
   // Runs `work` on rank 0 and returns on every rank the sentence of the fault it threw, or "".
   std::string on_root(const std::function<void()> &work);
-  // Rank 0's numbers on every rank.
+  // Rank 0's numbers, or its text, on every rank.
   void share(double *numbers, int count) { share(numbers, count, nullptr); }
+  void share(std::string &text) { share(text, nullptr); }
+  // The largest of all ranks.
+  int largest(int mine);
+  // Asleep until it is done. `last`: how long the last wait of this kind took; kept up to date.
+  // `look`: called now and then, and may throw. Throws Lost where MPI reports a fault.
+  static void wait(MPI_Request &request, Seconds *last = nullptr,
+                   const std::function<void()> &look = {});
 
   // Collects the atoms on rank 0; returns on every rank how many there are. Throws Refused, on
   // every rank, if there are too many for one message.
@@ -43,13 +54,9 @@ class Ranks {
   void scatter(const Answer &answer, int count, double **force, bool with_spread, double *spread);
 
  private:
-  using Clock = std::chrono::steady_clock;
-  using Seconds = std::chrono::duration<double>;
-
   void sort();
-  // `last`: how long the last wait of this kind took; kept up to date.
-  void wait(MPI_Request &request, Seconds *last = nullptr);
   void share(double *numbers, int count, Seconds *last);
+  void share(std::string &text, Seconds *last);
 
   MPI_Comm world_;
   int me_ = 0, size_ = 1;

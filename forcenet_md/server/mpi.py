@@ -1,0 +1,147 @@
+"""`forcenet-md serve --listen mpi:NAME`: a LAMMPS on MPI ranks of its own, served by all of ours.
+
+Nothing is gathered. One LAMMPS at a time; the next one comes when it has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from forcenet_md.errors import ForceNetError, ModelFileError
+from forcenet_md.inference.local import LocalModel
+from forcenet_md.inference.ranks import Sharing
+from forcenet_md.mpi import World, abort, join_world, one_for_all
+from forcenet_md.server.address import MpiAddress
+from forcenet_md.server.monitor import Monitor, TerminalMonitor
+from forcenet_md.server.mpi_door import Door, Launch, Port
+from forcenet_md.server.mpi_guest import Guest
+from forcenet_md.server.mpi_wire import Order, Wire
+from forcenet_md.server.ranks import load_crew
+from forcenet_md.server.run import Options, make_monitor, model_lines, ready_lines
+from forcenet_md.server.signals import SIGNALS, StopSignal
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
+
+    from forcenet_md.inference.evaluator import ModelEvaluator
+
+ENDS = {
+    Order.BYE: "it said goodbye",
+    Order.GONE: "it ended without goodbye",
+    Order.STOP: "the server was stopped",
+}
+
+
+def run_on_mpi(
+    options: Options,
+    address: MpiAddress,
+    color: int | None,
+    sharing: Sharing,
+    share_devices: bool,
+    stop: StopSignal,
+) -> None:
+    """Serve until a signal, or with color until LAMMPS ends.
+
+    Raises a ForceNetError on rank 0; the others end quietly. A fault that is no request's, and in
+    one launch with LAMMPS any, ends all at once.
+    """
+    everyone = join_world()
+    comm = everyone if color is None else everyone.Split(color, everyone.rank)  # as LAMMPS does
+    assert isinstance(comm, type(everyone))
+    world = World(comm)
+    stop.note()
+    if world.rank > 0:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # rank 0 ends the others
+
+    def make_door() -> Door:
+        return Port(address, world) if color is None else Launch(everyone, world)
+
+    def load() -> ModelEvaluator:
+        return load_crew(options, sharing, share_devices, world).network
+
+    try:
+        serve(options, address, world, sharing, make_door, load, stop)
+    except ForceNetError as fault:
+        if color is not None:
+            say_and_abort(fault, everyone, world)
+        if world.rank == 0:
+            raise
+        raise SystemExit(1) from None  # rank 0 says it
+    except BaseException:
+        traceback.print_exc()
+        abort(everyone)
+    if color is not None:
+        if stop.number is not None:
+            abort(everyone)
+        everyone.Barrier()  # LAMMPS's last act
+
+
+def say_and_abort(fault: ForceNetError, everyone: Intracomm, world: World) -> NoReturn:
+    """LAMMPS waits for us, and would for ever."""
+    if world.rank > 0:
+        time.sleep(1.0)  # s; rank 0 shall speak first
+    else:
+        print(f"forcenet-md: error: {fault}", file=sys.stderr)
+    abort(everyone)
+
+
+def serve(
+    options: Options,
+    address: MpiAddress,
+    world: World,
+    sharing: Sharing,
+    make_door: Callable[[], Door],
+    load: Callable[[], ModelEvaluator],
+    stop: StopSignal,
+) -> None:
+    """One LAMMPS after another. Collective; raises the fault of any rank on all of them."""
+    monitor = Monitor()
+    with contextlib.ExitStack() as stack:
+        with one_for_all(world):
+            if options.committee or options.model.startswith("ase:"):
+                raise ModelFileError(
+                    f"a committee or an ASE calculator cannot be served at {address}: give --listen"
+                    " unix:PATH."
+                )
+            door = make_door()
+            stack.callback(door.close)
+            if world.rank == 0:
+                say, monitor = make_monitor(options)
+                monitor.log(f"loading {options.model}")
+        network = load()
+        network.warm_up()
+        with one_for_all(world):
+            door.open()
+        if world.rank == 0:
+            for line in model_lines(network.capabilities):
+                say.write(line)
+            say.write(f"listening on {address}, {world.size} ranks")
+            for line in ready_lines(network.capabilities, str(address)):
+                say.write(line)
+            if isinstance(monitor, TerminalMonitor):
+                stack.enter_context(monitor.shown())
+
+        def idle() -> bool:
+            monitor.tick()
+            return stop.number is not None
+
+        order = Order.BYE
+        while order is not Order.STOP and (comm := door.accept(idle)) is not None:
+            model = LocalModel(network, world, sharing)
+            most = options.limits.max_atoms * world.size
+            guest = Guest(model, Wire(comm, world, door.lives, idle), most, monitor)
+            monitor.joined("LAMMPS")
+            order = guest.serve()
+            for line in guest.largest.describe():
+                monitor.note("LAMMPS", line)
+            monitor.left("LAMMPS", guest.steps, ENDS[order])
+            if order is Order.BYE:
+                comm.Disconnect()
+        monitor.log("stopped")

@@ -1,0 +1,158 @@
+"""How a LAMMPS on other MPI ranks finds this server, in a launch of its own or in the same one.
+
+A launch of its own (`Port`): three files. NAME has the port, NAME.lock is locked as long as the
+server lives, NAME.knock as long as the LAMMPS that is served does. An accept burns a core until
+somebody connects: it waits for a knock. lammps_plugin/src/mpi_door.cpp has the other half.
+
+The same launch (`Launch`): a message from the first rank that is not ours is the knock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from forcenet_md.errors import AddressError
+from forcenet_md.mpi import LaunchError, World
+from forcenet_md.server.address import MpiAddress, acquire, lock_path, release
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intercomm, Intracomm
+
+PAUSE = 0.05  # s between two looks whether somebody knocks
+KNOCK = 1701  # tag
+
+
+class Door(Protocol):
+    """Where LAMMPS comes in."""
+
+    def open(self) -> None:
+        """From now on it may. Collective."""
+
+    def accept(self, idle: Callable[[], bool]) -> Intercomm | None:
+        """The ranks of the next LAMMPS, asleep until it comes; None where there will be none, or
+        when idle, called now and then on rank 0, says that it is enough. Collective."""
+
+    def lives(self) -> bool:
+        """Whether the LAMMPS that came last may still be there."""
+
+    def close(self) -> None:
+        """Nobody comes any more."""
+
+
+class Port:
+    """The door of a server in a launch of its own."""
+
+    def __init__(self, address: MpiAddress, world: World) -> None:
+        """Claim the address. Raises AddressError, on rank 0."""
+        self._address = address
+        self._knock = address.path.with_name(address.path.name + ".knock")
+        self._world = world
+        self._port = ""
+        self._guest = ""  # what its knock says
+        self._lock = acquire(address) if world.rank == 0 else None
+
+    def open(self) -> None:
+        if self._world.rank != 0:
+            return
+        from mpi4py import MPI
+
+        self._port = MPI.Open_port()
+        path = self._address.path
+        part = path.with_name(path.name + ".part")
+        try:
+            part.unlink(missing_ok=True)
+            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(file, "w") as stream:
+                stream.write(self._port)
+            part.replace(path)  # whole
+        except OSError as error:
+            raise AddressError(
+                f"{path} cannot be written ({error.strerror}): give another mpi:NAME."
+            ) from None
+
+    def accept(self, idle: Callable[[], bool]) -> Intercomm | None:
+        guest = ""
+        if self._world.rank == 0:
+            while not idle() and not (guest := who_locked(self._knock)):
+                time.sleep(PAUSE)
+        self._guest = self._world.bcast(guest)
+        return self._world.comm.Accept(self._port) if self._guest else None
+
+    def lives(self) -> bool:
+        return who_locked(self._knock) == self._guest
+
+    def close(self) -> None:
+        if self._lock is None:
+            return
+        for path in (self._address.path, self._knock):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        release(self._lock, lock_path(self._address.path))
+        self._lock = None
+
+
+class Launch:
+    """The door of a server whose LAMMPS is another program of the same launch.
+
+    everyone: all ranks of it; LAMMPS's `-mpicolor` has split them, as the server has
+    """
+
+    def __init__(self, everyone: Intracomm, world: World) -> None:
+        """Raises LaunchError, on all ranks."""
+        self._everyone = everyone
+        self._world = world
+        ours = world.allgather(np.array([everyone.rank]))[:, 0]
+        theirs = np.setdiff1d(np.arange(everyone.size), ours)
+        if not len(theirs):
+            raise LaunchError(
+                "--mpicolor is for a server in one launch with LAMMPS and there is no LAMMPS in"
+                " this one: mpirun -n L lmp -mpicolor 0 -in FILE : -n R forcenet-md serve …"
+                " --mpicolor 1, or leave it out."
+            )
+        self._leader = int(theirs[0])
+
+    def open(self) -> None:
+        """A knock waits until it is heard."""
+
+    def accept(self, idle: Callable[[], bool]) -> Intercomm | None:
+        knock = np.zeros(1, np.int32)
+        if self._world.rank == 0:
+            while not self._everyone.Iprobe(self._leader, KNOCK):
+                if idle():
+                    break
+                time.sleep(PAUSE)
+            else:
+                self._everyone.Recv(knock, self._leader, KNOCK)
+                if knock[0]:
+                    self._everyone.Send(knock, self._leader, KNOCK)
+        if not self._world.bcast(bool(knock[0])):
+            return None
+        return self._world.comm.Create_intercomm(0, self._everyone, self._leader, KNOCK)
+
+    def lives(self) -> bool:
+        return True  # mpirun ends all of a launch with any of them
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def who_locked(path: os.PathLike[str]) -> str:
+    """What a file says that a program holds the lock of; "" where none does."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        return os.read(file, 100).decode(errors="replace")
+    finally:
+        os.close(file)
