@@ -18,6 +18,7 @@ from pathlib import Path
 
 from forcenet_md.engines.plugin_path import (
     CACHE_VARIABLE,
+    END_FILE,
     PLUGIN_FILE,
     Key,
     cache_root,
@@ -112,7 +113,8 @@ def build(target: Target, again: bool = False) -> Path:
                 ],
             )
             # Whole or not at all, whoever else builds or loads it at this moment.
-            os.replace(Path(scratch) / PLUGIN_FILE, target.plugin)
+            for name in (END_FILE, PLUGIN_FILE):
+                os.replace(Path(scratch) / name, folder / name)
     except OSError as error:
         raise PluginError(
             f"the plugin's cache {cache_root()} cannot be written ({error.strerror}): set"

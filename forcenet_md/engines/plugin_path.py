@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 PLUGIN_FILE = "forcenetplugin.so"
+END_FILE = "forcenetend.so"  # a part of it, see lammps_plugin/src/launch.h
 CACHE_VARIABLE = "FORCENET_MD_CACHE"
 
 

@@ -1,6 +1,7 @@
 #include "mpi_server.h"
 
 #include "faults.h"
+#include "launch.h"
 
 #include <algorithm>
 #include <numeric>
@@ -14,26 +15,7 @@ constexpr double first_pause = 0.1, longest_pause = 2.0;    // s between two kno
 constexpr double glance = 1.0;                              // s between two looks at the server
 constexpr std::size_t head_size = 14;
 
-enum Tag { knock_tag = 1701, head_tag, text_tag, count_tag, label_tag, position_tag, answer_tag };
-
-// The first rank of the launch that is none of LAMMPS's.
-int other_program(MPI_Comm launch, MPI_Comm world)
-{
-  MPI_Group all, ours;
-  MPI_Comm_group(launch, &all);
-  MPI_Comm_group(world, &ours);
-  int size = 0;
-  MPI_Comm_size(launch, &size);
-  int found = -1;
-  for (int rank = 0; rank < size && found < 0; ++rank) {
-    int place = 0;
-    MPI_Group_translate_ranks(all, 1, &rank, ours, &place);
-    if (place == MPI_UNDEFINED) found = rank;
-  }
-  MPI_Group_free(&all);
-  MPI_Group_free(&ours);
-  return found;
-}
+enum Tag { head_tag = 1702, text_tag, count_tag, label_tag, position_tag, answer_tag };
 
 }    // namespace
 
@@ -97,6 +79,9 @@ void MpiServer::join()
     throw Refused("LAMMPS was started with -mpicolor, but there is no other program in its launch: "
                   "start it as 'mpirun -n L lmp -mpicolor 0 -in FILE : -n R forcenet-md serve"
                   " --model MODEL --listen " + options_.address + " --mpicolor 1'");
+  if (is_spoken_to())
+    throw Refused("the server of this launch serves one fix external at a time: take the other one"
+                  " off first, or start a server by itself and give it as unix:PATH");
   int knock = 1;
   if (ranks_.is_root()) {
     MPI_Request request;
@@ -106,6 +91,7 @@ void MpiServer::join()
   }
   ranks_.largest(0);    // asleep until rank 0 has its answer
   MPI_Intercomm_create(world_, 0, launch_, leader, knock_tag, &server_);
+  set_spoken_to(server_);
 }
 
 // Each of the server's ranks has atoms of some of ours, or some of them have a rank's of ours.
@@ -277,6 +263,13 @@ void MpiServer::close()
   for (auto &request : sent_) Ranks::wait(request);
   sent_.clear();
   MPI_Comm_disconnect(&server_);
+  if (launch_ != MPI_COMM_NULL) set_spoken_to(MPI_COMM_NULL);
+}
+
+void MpiServer::say_gone(MPI_Comm server)
+{
+  double head[head_size] = {static_cast<double>(Order::gone)};
+  MPI_Send(head, head_size, MPI_DOUBLE, 0, head_tag, server);
 }
 
 }    // namespace forcenet

@@ -30,6 +30,9 @@ class MpiServer {
   MpiServer(const MpiServer &) = delete;
   MpiServer &operator=(const MpiServer &) = delete;
 
+  // LAMMPS ends without more words, perhaps on this rank alone: rank 0 says so.
+  static void say_gone(MPI_Comm server);
+
   Welcome hello(const Settings &settings);
   // `fresh`: atoms or their order may have changed. x, force: [count][3]
   void forces(const StepHead &head, bool fresh, int count, const LAMMPS_NS::tagint *id,
@@ -45,7 +48,7 @@ class MpiServer {
     std::vector<double> answer;          // 0, or 1 and the length of a text; then [count][3]
     std::string text;
   };
-  enum class Order { hello = 1, step = 2, bye = 3 };
+  enum class Order { hello = 1, step = 2, bye = 3, gone = 4 };
 
   void connect(const Client::Say &say);
   void join();

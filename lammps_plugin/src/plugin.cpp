@@ -1,5 +1,6 @@
 // What LAMMPS calls when it loads the plugin.
 #include "forcenet_command.h"
+#include "launch.h"
 #include "link.h"
 
 #include "lammps.h"
@@ -119,6 +120,10 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
       std::fprintf(stderr, "WARNING: %s\n", refusal.c_str());
     return;
   }
+  // In one launch with other programs the server must hear of LAMMPS's end.
+  const auto *lammps = static_cast<LAMMPS *>(lmp);
+  if (lammps->external_comm)
+    if (void *end = forcenet::announce_end(lammps->external_comm, lammps->world)) handle = end;
   Registration fix{spoken, "fix", forcenet::Link::style_name,
                    "the connection behind the command forcenet", "forcenet-md",
                    reinterpret_cast<void *>(&create_link), handle};
