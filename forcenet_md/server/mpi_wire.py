@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GLANCE = 1.0  # s between two looks whether LAMMPS lives
 GOODBYE = 2.0  # s for a step that is on its way when the server is stopped
 HEAD = 14  # numbers
-LEFT: list[Sequence[Request]] = []  # of those that are gone: MPI may still look at their memory
+LEFT: list[Sequence[Request]] = []  # sent to those that are gone: MPI may look there still
 
 
 class Tag(IntEnum):
@@ -156,8 +156,7 @@ class Wire:
         for source, rows in zip(self._sources, self._parts(forces), strict=True):
             answer = np.concatenate([np.zeros(2), rows.ravel()])
             requests.append(self._comm.Isend(answer, source, Tag.ANSWER))
-        with contextlib.suppress(Gone):
-            self._wait(requests)
+        self._sent(requests)
 
     def tell(self, text: bytes, refused: bool) -> None:
         """A text instead of forces."""
@@ -167,8 +166,7 @@ class Wire:
         for source in self._sources:
             requests.append(self._comm.Isend(answer, source, Tag.ANSWER))
             requests.append(self._comm.Isend(data, source, Tag.TEXT))
-        with contextlib.suppress(Gone):
-            self._wait(requests)
+        self._sent(requests)
 
     def _parts(self, rows: NDArray) -> list[NDArray]:
         return np.split(rows, np.cumsum(self._counts)[:-1])
@@ -177,8 +175,25 @@ class Wire:
         pairs = zip(parts, self._sources, strict=True)
         self._wait([self._comm.Irecv(part, source, tag) for part, source in pairs])
 
-    def _wait(self, requests: Sequence[Request], idle: Callable[[], None] = lambda: None) -> None:
-        """Asleep until all are done; idle: called meanwhile. Raises Gone."""
+    def _wait(self, receiving: Sequence[Request], idle: Callable[[], None] = lambda: None) -> None:
+        """Asleep until all has come; idle: called meanwhile. Raises Gone."""
+        try:
+            self._sleep(receiving, idle)
+        except Gone:
+            for request in receiving:
+                if request:
+                    request.Cancel()
+                    request.Free()
+            raise
+
+    def _sent(self, sending: Sequence[Request]) -> None:
+        """Asleep until all is on its way; if LAMMPS is gone the next head tells."""
+        try:
+            self._sleep(sending)
+        except Gone:
+            LEFT.append(sending)
+
+    def _sleep(self, requests: Sequence[Request], idle: Callable[[], None] = lambda: None) -> None:
         from mpi4py import MPI
 
         def look() -> None:
@@ -190,8 +205,7 @@ class Wire:
 
         try:
             wait(requests, look)
-        except (Gone, MPI.Exception):
-            LEFT.append(requests)
+        except MPI.Exception:
             raise Gone from None
 
 

@@ -107,6 +107,8 @@ LinkOptions ForcenetCommand::parse(int narg, char **arg)
     }
   }
   if (options.elements.empty()) stop(usage);
+  if (MpiServer::is_meant(options.client.address) && !secret_file.empty())
+    stop("a server at mpi:NAME knows no secret: leave the keyword secret out");
   options.client.door = door_of_this_process();    // rank 0 alone has one
   if (options.client.door >= 0) options.client.retry = 0.0;    // what ended here is not coming back
   options.client.secret = read_secret(secret_file, options.client.door < 0);

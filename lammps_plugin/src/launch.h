@@ -8,6 +8,9 @@ namespace forcenet {
 
 constexpr int knock_tag = 1701;
 
+// LAMMPS's external_comm: without -mpicolor it is null, which older ones write as 0.
+inline MPI_Comm launch_of(MPI_Comm external) { return external ? external : MPI_COMM_NULL; }
+
 // The first rank of the launch that is none of LAMMPS's: the server's; negative where there is none.
 int other_program(MPI_Comm launch, MPI_Comm world);
 

@@ -3,6 +3,7 @@
 #include "link.h"
 
 #include "faults.h"
+#include "launch.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -24,7 +25,7 @@ void Link::connect()
   double in_process = options_.client.door >= 0;    // rank 0 knows
   ranks_.share(&in_process, 1);
   if (MpiServer::is_meant(options_.client.address) && !in_process) {
-    const MPI_Comm launch = lmp->external_comm ? lmp->external_comm : MPI_COMM_NULL;
+    const MPI_Comm launch = launch_of(lmp->external_comm);
     stop_if(refusal(
         [&] { mpi_ = std::make_unique<MpiServer>(options_.client, world, launch, tell); }));
     return;

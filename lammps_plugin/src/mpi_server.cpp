@@ -24,6 +24,7 @@ MpiServer::MpiServer(const ClientOptions &options, MPI_Comm world, MPI_Comm laun
     options_(options), ranks_(world), world_(world), launch_(launch),
     door_(options.address.substr(4))
 {
+  if (options_.address == "mpi:") throw Refused("'mpi:' has no name: use mpi:NAME");
   if (launch_ == MPI_COMM_NULL)
     connect(say);
   else

@@ -122,8 +122,9 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
   }
   // In one launch with other programs the server must hear of LAMMPS's end.
   const auto *lammps = static_cast<LAMMPS *>(lmp);
-  if (lammps->external_comm)
-    if (void *end = forcenet::announce_end(lammps->external_comm, lammps->world)) handle = end;
+  const MPI_Comm launch = forcenet::launch_of(lammps->external_comm);
+  if (launch != MPI_COMM_NULL)
+    if (void *end = forcenet::announce_end(launch, lammps->world)) handle = end;
   Registration fix{spoken, "fix", forcenet::Link::style_name,
                    "the connection behind the command forcenet", "forcenet-md",
                    reinterpret_cast<void *>(&create_link), handle};
