@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from forcenet_md.errors import ForceNetError, ModelFileError
 from forcenet_md.inference.local import LocalModel
@@ -53,8 +53,7 @@ def run_on_mpi(
     """
     everyone = join_world()
     comm = everyone if color is None else everyone.Split(color, everyone.rank)  # as LAMMPS does
-    assert isinstance(comm, type(everyone))
-    world = World(comm)
+    world = World(cast("Intracomm", comm))
     stop.note()
     if world.rank > 0:
         for number in SIGNALS:

@@ -14,6 +14,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -43,7 +44,7 @@ class Door(Protocol):
         """Whether the LAMMPS that came last may still be there."""
 
     def close(self) -> None:
-        """Nobody comes any more."""
+        """Nobody may come any more."""
 
 
 class Port:
@@ -55,11 +56,16 @@ class Port:
         self._knock = address.path.with_name(address.path.name + ".knock")
         self._world = world
         self._port = ""
-        self._guest = ""  # what its knock says
+        self._guest: str | None = None  # what its knock says
         self._lock = acquire(address) if world.rank == 0 else None
 
     def open(self) -> None:
         if self._world.rank != 0:
+            if not is_locked(lock_path(self._address.path)):
+                raise AddressError(
+                    f"the ranks of the server do not all see {self._address.path}: give NAME of"
+                    " mpi:NAME as a path in a folder that all machines see."
+                )
             return
         from mpi4py import MPI
 
@@ -78,7 +84,7 @@ class Port:
             ) from None
 
     def accept(self, idle: Callable[[], bool]) -> Intercomm | None:
-        guest = ""
+        guest = None
         if self._world.rank == 0:
             while not idle() and not (guest := who_locked(self._knock)):
                 time.sleep(PAUSE)
@@ -143,15 +149,20 @@ class Launch:
         """Nothing is held."""
 
 
-def who_locked(path: os.PathLike[str]) -> str:
-    """What a file says that a program holds the lock of; "" where none does."""
+def is_locked(path: Path) -> bool:
+    """Whether a program holds the lock of that file."""
+    return who_locked(path) is not None
+
+
+def who_locked(path: Path) -> str | None:
+    """What a file says that a program holds the lock of; None where none does."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return ""
+        return None
     except BlockingIOError:
         return os.read(file, 100).decode(errors="replace")
     finally:

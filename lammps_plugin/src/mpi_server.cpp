@@ -58,7 +58,12 @@ void MpiServer::connect(const Client::Say &say)
   });
   if (!fault.empty()) throw Refused(fault);
   ranks_.share(port);
-  ranks_.share(door_.path);    // of this machine, or in a folder that all see
+  ranks_.share(door_.path);
+  if (ranks_.largest(!door_.server_lives())) {
+    door_.leave();
+    throw Refused("not all ranks of LAMMPS see the server's file " + door_.path +
+                  ": give NAME of mpi:NAME as a path in a folder that all machines see");
+  }
   MPI_Comm own;
   MPI_Comm_dup(world_, &own);
   MPI_Comm_set_errhandler(own, MPI_ERRORS_RETURN);

@@ -1,0 +1,138 @@
+"""A LAMMPS on MPI ranks, as one rank of the server sees it: when atoms are divided anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from models import write_model
+
+from forcenet_md.inference.evaluator import ModelEvaluator
+from forcenet_md.inference.interface import Request
+from forcenet_md.inference.local import LocalModel
+from forcenet_md.inference.ranks import Sharing
+from forcenet_md.mpi import One
+from forcenet_md.server.monitor import Monitor
+from forcenet_md.server.mpi_guest import Guest
+from forcenet_md.server.mpi_wire import Head, Order, sources
+from forcenet_md.system import System
+
+HELLO = b"""engine test
+units metal
+elements Cu Pt
+masses none
+mass_check off
+periodic 1 1 1
+group all
+held yes
+atoms 32
+"""
+
+
+@pytest.mark.parametrize(
+    ("n_ranks", "n_there"), [(1, 1), (2, 2), (2, 3), (3, 7), (4, 3), (5, 2), (6, 1)]
+)
+def test_each_rank_has_its_partners(n_ranks: int, n_there: int) -> None:
+    """As lammps_plugin/src/mpi_server.cpp finds them: with fewer ranks each has several there,
+    next to one another, and with more each has one."""
+    found = [sources(rank, n_ranks, n_there) for rank in range(n_ranks)]
+    if n_ranks <= n_there:
+        assert [there for one in found for there in one] == list(range(n_there))
+        assert all(found)
+    else:
+        assert all(len(one) == 1 for one in found)
+        assert {one[0] for one in found} == set(range(n_there))
+    assert found[0][0] == 0
+
+
+class Counting(LocalModel):
+    divisions = 0
+
+    def divide(self, *arguments: object) -> None:
+        self.divisions += 1
+        super().divide(*arguments)  # type: ignore[arg-type]
+
+
+class Scripted:
+    """A wire with one LAMMPS rank whose steps are given."""
+
+    n_there = 1
+
+    def __init__(self, model: Counting) -> None:
+        self.model = model
+        self.todo: list[tuple[Order, bool]] = [(Order.HELLO, False)]
+        self.ids = np.arange(1, 33)
+        self.types = np.array([1, 2] * 16)
+        self.x = np.empty((32, 3))
+        self.cell = np.empty((3, 3))
+        self.steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool]] = []
+        self.answers: list[tuple[np.ndarray, int]] = []  # with how many divisions there were
+        self.told: list[tuple[bytes, bool]] = []
+
+    def step(self, x: np.ndarray, order: np.ndarray | None = None) -> None:
+        """All atoms at x [n, 3]; order: LAMMPS has neighboured anew and has them so."""
+        fresh = order is not None
+        self.todo.append((Order.STEP, fresh))
+        if order is not None:
+            self.order = order
+        self.steps.append((x[self.order], self.ids[self.order], self.types[self.order], fresh))
+
+    def next(self) -> Head:
+        order, fresh = self.todo.pop(0) if self.todo else (Order.BYE, False)
+        if order is Order.STEP:
+            self.x, self.now_ids, self.now_types, _ = self.steps.pop(0)
+        return Head(order, 0, fresh, np.ones(3, bool), len(HELLO), self.cell, False)
+
+    def hello(self, length: int) -> bytes:
+        return HELLO
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.now_ids, self.now_types
+
+    def positions(self) -> np.ndarray:
+        return self.x
+
+    def answer(self, forces: np.ndarray) -> None:
+        self.answers.append((forces, self.model.divisions))
+
+    def tell(self, text: bytes, refused: bool) -> None:
+        self.told.append((text, refused))
+
+
+def test_a_division_lasts_while_it_can(tmp_path: Path) -> None:
+    """It holds for the same atoms in another order and wrapped anew, until they have moved half
+    the skin; forces are in the order in which the atoms came."""
+    write_model(tmp_path / "m.pt")
+    network = ModelEvaluator(tmp_path / "m.pt", dtype="float64")
+    atoms = bulk("Cu", cubic=True) * 2
+    atoms.rattle(0.05, seed=1)
+    first, cell = atoms.positions, atoms.cell.array
+    random = np.random.default_rng(0)
+    same, other = np.arange(32), random.permutation(32)
+    near = first + random.uniform(-0.1, 0.1, first.shape)
+    wrapped = (near @ np.linalg.inv(cell) % 1.0 + random.integers(-1, 2, near.shape)) @ cell
+    far = near.copy()
+    far[3] += 0.3
+    model = Counting(network, One(), Sharing())
+    wire, expected = Scripted(model), []
+    wire.cell = cell
+    for x, order in (
+        (first, same),
+        (near, None),
+        (wrapped, other),
+        (far, None),
+        (far, same),
+    ):
+        wire.step(x, order)
+        numbers = np.array([29, 78] * 16)
+        system = System.make(x, numbers, cell, True)
+        (answer,) = network.evaluate([Request(network.new_session(), system, True)])
+        expected.append(answer.forces[wire.order])  # type: ignore[union-attr]
+    guest = Guest(model, wire, 100, Monitor())  # type: ignore[arg-type]
+    assert guest.serve() is Order.BYE
+    assert [refused for _, refused in wire.told] == [False]
+    assert [divisions for _, divisions in wire.answers] == [1, 1, 1, 2, 2]
+    for (found, _), wanted in zip(wire.answers, expected, strict=True):
+        assert np.abs(found - wanted).max() < 1e-10 * np.abs(wanted).max()
