@@ -214,6 +214,12 @@ def launched() -> int:
     return 1
 
 
+def is_launched() -> bool:
+    """Whether mpirun, srun or the like has started this program, be it on one rank."""
+    names = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+    return any(name in os.environ for name in names)
+
+
 def join_world() -> Intracomm:
     """All ranks of this launch. Raises LaunchError where there is no MPI."""
     try:

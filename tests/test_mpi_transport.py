@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from in_process_runs import nothing_left, processes_in
-from lammps_runs import BIN, Run, lmp, quick_run, real_lmp
+from lammps_runs import BIN, Run, quick_run, real_lmp
 from local_scripts import CASES, EXTERNAL, frames, making, script
 from models import write_model
 from serving import COMMAND, ServeProcess
@@ -91,15 +91,15 @@ def server(ranks: int, folder: Path, model: Path) -> Iterator[Served]:
         process.__exit__()
 
 
-def one_launch(text: str, folder: Path, model: Path, lammps: int, ranks: int, *options: str) -> Run:
-    """`mpirun … lmp : … forcenet-md serve` to its end."""
+@contextmanager
+def launch(text: str, folder: Path, ranks: int, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A running `mpirun … lmp`, also of one rank; more: of the command line."""
     (folder / "in.lammps").write_text(text)
     program, environment = real_lmp()
-    command = [str(BIN / "mpirun"), "-n", str(lammps), str(program), "-mpicolor", "0"]
-    command += ["-in", "in.lammps", "-log", "none", "-nonbuf", ":", "-n", str(ranks)]
-    command += [*COMMAND, "serve", "--model", str(model), "--listen", "mpi:here"]
+    command = [str(BIN / "mpirun"), "-n", str(ranks), str(program), *more[:2]]
+    command += ["-in", "in.lammps", "-log", "none", "-nonbuf", *more[2:]]
     with subprocess.Popen(
-        [*command, "--mpicolor", "1", *DOUBLE, *options],
+        command,
         cwd=folder,
         env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -108,13 +108,26 @@ def one_launch(text: str, folder: Path, model: Path, lammps: int, ranks: int, *o
         start_new_session=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=PATIENCE)
+            yield process
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def lammps_run(text: str, folder: Path, ranks: int, *more: str) -> Run:
+    with launch(text, folder, ranks, *more) as process:
+        output, _ = process.communicate(timeout=PATIENCE)
+        return Run(process.returncode, output)
+
+
+def one_launch(text: str, folder: Path, model: Path, lammps: int, ranks: int) -> Run:
+    """`mpirun … lmp : … forcenet-md serve` to its end."""
+    serve = [*COMMAND, "serve", "--model", str(model), "--listen", "mpi:here"]
+    serve += ["--mpicolor", "1", *DOUBLE]
+    done = lammps_run(text, folder, lammps, "-mpicolor", "0", ":", "-n", str(ranks), *serve)
     assert nothing_left(folder)
-    assert "Traceback" not in output
-    return Run(process.returncode, output)
+    assert "Traceback" not in done.output
+    return done
 
 
 # Forces ------------------------------------------------------------------------------------------
@@ -128,7 +141,7 @@ def test_two_launches(lammps: int, ranks: int, model: Path, one_rank: Path, tmp_
     """Forces are those of one rank in all kinds of boxes; each `clear` says BYE, and the next case
     is the next client. An idle server sleeps, ends by a signal, and leaves nothing behind."""
     with server(ranks, tmp_path, model) as served:
-        done = quick_run(cases(one_rank, served.address), tmp_path, lammps)
+        done = lammps_run(cases(one_rank, served.address), tmp_path, lammps)
         assert done.returncode == 0, done.output + served.process.text
         assert_forces_are_those_of(one_rank, tmp_path)
         pids = list(served.process.ranks().values())
@@ -183,9 +196,8 @@ def at(text: str, address: str) -> str:
 @contextmanager
 def running(address: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Two ranks of LAMMPS in the midst of a long run."""
-    program, environment = real_lmp()
     text = at(RUN, address) + "shell touch started\nrun 100000\n"
-    with lmp(text, folder, 2, environment, program) as process:
+    with launch(text, folder, 2) as process:
         end = time.monotonic() + PATIENCE
         while not (folder / "started").exists():
             assert process.poll() is None
@@ -198,18 +210,18 @@ def running(address: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_fault_stops_lammps_and_the_server_goes_on(model: Path, tmp_path: Path) -> None:
     with server(2, tmp_path, model) as served:
         for text, sentence in FAULTS.values():
-            done = quick_run(at(text, served.address), tmp_path, 2)
+            done = lammps_run(at(text, served.address), tmp_path, 2)
             assert done.returncode != 0
             assert re.search(sentence, done.error), done.output
         two = RUN + "fix two all external pf/callback 1 1\nforcenet two MPI elements Cu Pt\n"
-        done = quick_run(at(two.replace("MPI", served.address), served.address), tmp_path, 2)
+        done = lammps_run(at(two.replace("MPI", served.address), served.address), tmp_path, 2)
         assert "it serves another LAMMPS" in done.error
 
         (tmp_path / "killed").mkdir()
         with running(served.address, tmp_path / "killed"):
             ranks = [pid for pid, rank in processes_in(tmp_path / "killed").items() if rank == "1"]
             os.kill(ranks[0], signal.SIGKILL)
-        done = quick_run(at(RUN, served.address), tmp_path, 2)
+        done = lammps_run(at(RUN, served.address), tmp_path, 2)
         assert done.returncode == 0, done.output
         assert served.process.end() == 0
         # its own fault, that of the second fix, and the killed one
@@ -235,12 +247,12 @@ def test_a_lost_server_stops_lammps(how: str, model: Path, tmp_path: Path) -> No
             assert list(served.files.iterdir()) == []
             return
         # what the dead have left is no server, and does not keep the next one out
-        done = quick_run(at(RUN, served.address), tmp_path, 2)
+        done = lammps_run(at(RUN, served.address), tmp_path, 2)
         assert "no server has published a port" in done.error
         again = ["--model", str(model), "--listen", served.address]
         next_one = RanksProcess(1, served.process.folder, *again)
         with next_one:
-            done = quick_run(at(RUN, served.address), tmp_path, 2)
+            done = lammps_run(at(RUN, served.address), tmp_path, 2)
             assert done.returncode == 0, done.output
             assert next_one.end() == 0
 
@@ -275,6 +287,7 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "with another": (["--listen", "mpi:x", "--listen", "tcp:127.0.0.1:0"], "is served alone"),
     "no address": (["--mpicolor", "1"], "give --listen mpi:NAME"),
     "alone": (["--listen", "mpi:x", "--mpicolor", "1"], "there is no LAMMPS in this one"),
+    "no mpirun": (["--listen", "mpi:./x"], "needs mpirun on both sides"),
     "calculator": (["--listen", "mpi:./x", "--model", "ase:emt"], "an ASE calculator cannot"),
 }
 
@@ -297,5 +310,7 @@ def test_a_server_is_refused_by_a_sentence(name: str, model: Path, tmp_path: Pat
 
 
 def test_without_a_server_there_is_a_sentence(tmp_path: Path) -> None:
-    done = quick_run(at(RUN, f"mpi:{tmp_path}/none"), tmp_path)
+    done = lammps_run(at(RUN, f"mpi:{tmp_path}/none"), tmp_path, 1)
     assert "cannot be reached (no server has published a port" in done.error
+    done = quick_run(at(RUN, f"mpi:{tmp_path}/none"), tmp_path)
+    assert "needs mpirun on both sides" in done.error

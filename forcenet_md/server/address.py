@@ -69,20 +69,6 @@ def parse_address(text: str) -> Address:
     raise AddressError(f"{text!r} is not an address: use unix:PATH or tcp:HOST:PORT.")
 
 
-def parse_mpi_address(text: str) -> MpiAddress | None:
-    """`mpi:NAME`, where NAME is a path if it has a slash; None for another kind of address.
-
-    Raises AddressError.
-    """
-    scheme, _, name = text.partition(":")
-    if scheme != "mpi":
-        return None
-    if not name or "\0" in name:
-        raise AddressError(f"{text!r} is not an address: use mpi:NAME.")
-    folder = Path() if "/" in name else private_folder()
-    return MpiAddress(text, Path(os.path.abspath(folder / name)))
-
-
 def default_address() -> UnixAddress:
     """default.sock in the user's private folder. Raises AddressError as `private_folder` does."""
     return UnixAddress(private_folder() / "default.sock")

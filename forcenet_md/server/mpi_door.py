@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from forcenet_md.errors import AddressError
-from forcenet_md.mpi import LaunchError, World
+from forcenet_md.mpi import LaunchError, World, is_launched
 from forcenet_md.server.address import MpiAddress, acquire, lock_path, release
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ class Port:
     """The door of a server in a launch of its own."""
 
     def __init__(self, address: MpiAddress, world: World) -> None:
-        """Claim the address. Raises AddressError, on rank 0."""
+        """Claim the address. Raises AddressError, on rank 0, and LaunchError on all ranks."""
+        if not is_launched():  # MPICH takes programs without a launch for one and the same
+            raise LaunchError(
+                f"{address} needs mpirun on both sides: start the server as 'mpirun -n 1"
+                " forcenet-md serve …', and LAMMPS as 'mpirun -n 1 lmp …'."
+            )
         self._address = address
         self._knock = address.path.with_name(address.path.name + ".knock")
         self._world = world

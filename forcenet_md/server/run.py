@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import sys
@@ -24,7 +25,7 @@ from forcenet_md.server.address import (
     default_address,
     is_loopback,
     parse_address,
-    parse_mpi_address,
+    private_folder,
 )
 from forcenet_md.server.auth import ENVIRONMENT, load_secret
 from forcenet_md.server.ipi import IpiDriver, parse_ipi_address
@@ -129,6 +130,20 @@ def run(
         monitor.log("stopped")
         if driver is not None and driver.failure is not None:
             raise driver.failure
+
+
+def parse_mpi_address(text: str) -> MpiAddress | None:
+    """`mpi:NAME`, where NAME is a path if it has a slash; None for another kind of address.
+
+    Raises AddressError.
+    """
+    scheme, _, name = text.partition(":")
+    if scheme != "mpi":
+        return None
+    if not name or "\0" in name:
+        raise AddressError(f"{text!r} is not an address: use mpi:NAME.")
+    folder = Path() if "/" in name else private_folder()
+    return MpiAddress(text, Path(os.path.abspath(folder / name)))
 
 
 def mpi_address(options: Options, color: int | None) -> MpiAddress | None:

@@ -4,6 +4,7 @@
 #include "launch.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 #include <thread>
 
@@ -16,6 +17,15 @@ constexpr double glance = 1.0;                              // s between two loo
 constexpr std::size_t head_size = 14;
 
 enum Tag { head_tag = 1702, text_tag, count_tag, label_tag, position_tag, answer_tag };
+
+// By mpirun, srun or the like. MPICH takes all programs without a launch for one and the same: a
+// server would know the first of them alone.
+bool is_launched()
+{
+  for (const char *name : {"PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"})
+    if (std::getenv(name)) return true;
+  return false;
+}
 
 }    // namespace
 
@@ -38,6 +48,9 @@ void MpiServer::connect(const Client::Say &say)
 {
   std::string port;
   const std::string fault = ranks_.on_root([&] {
+    if (!is_launched())
+      throw Refused("a server at mpi:NAME needs mpirun on both sides: start LAMMPS as 'mpirun -n 1"
+                    " lmp -in FILE'");
     const Deadline patience(options_.retry);
     bool waiting = false;
     for (double pause = first_pause;; pause = std::min(2.0 * pause, longest_pause)) {
