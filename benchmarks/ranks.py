@@ -36,7 +36,7 @@ from forcenet_md.mpi import World, join_world
 from forcenet_md.system import System
 
 SIZES = (108, 500, 4000, 16384)
-REPEATS = 7
+REPEATS = 5
 WAYS = ("exchanged", "bfloat16", "deep")
 SHARINGS = {
     "exchanged": Sharing(),

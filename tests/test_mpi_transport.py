@@ -49,7 +49,8 @@ def one_rank(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cases(folder: Path, address: str) -> str:
-    return script(folder, without=ONE_AT_A_TIME).replace("unix:/nowhere/s", address)
+    names = [name for name in CASES if name not in ONE_AT_A_TIME]
+    return script(folder, names).replace("unix:/nowhere/s", address)
 
 
 def assert_forces_are_those_of(one_rank: Path, folder: Path) -> None:
