@@ -2,8 +2,9 @@
 
     python run.py [--model alloy] [--ranks 2]
 
-LAMMPS through a server, LAMMPS with the model in its own process, i-PI and ASE: each prints the
-largest difference of forces (i-PI: of positions) to those of one rank. All files are in `work/`.
+LAMMPS through a server by a socket and by MPI, LAMMPS with the model in its own process, i-PI and
+ASE: each prints the largest difference of forces (i-PI: of positions) to those of one rank. All
+files are in `work/`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ run 20
 
 
 def mpirun(ranks: int, *command: str) -> list[str]:
+    """What a user types; without mpirun for one rank."""
     launch = [str(BIN / "mpirun"), "-n", str(ranks)] if ranks > 1 else []
     return [*launch, str(BIN / command[0]), *command[1:]]
 
@@ -103,6 +105,14 @@ def lammps_in_process(model: str, ranks: int) -> None:
     told("LAMMPS, model on its ranks", forces("server-1"), forces(name))
 
 
+def lammps_by_mpi(model: str, ranks: int) -> None:
+    address, name = f"mpi:{WORK}/mpi", f"mpi-{ranks}"
+    (WORK / f"{name}.in").write_text(SCRIPT.format(address=address, name=name))
+    with serving(ranks, "--model", model, "--listen", address, *PRECISE):
+        call([str(BIN / "mpirun"), "-n", str(ranks), str(BIN / "lmp"), "-in", f"{name}.in"])
+    told("LAMMPS, server on ranks, by MPI", forces("server-1"), forces(name))
+
+
 def i_pi(model: str, ranks: int) -> None:
     found = []
     for n in (1, ranks):
@@ -140,7 +150,7 @@ def main() -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
     shutil.copy(inputs_folder() / "lammps" / "alloy.data", WORK)
-    for route in (lammps_by_server, lammps_in_process, i_pi, ase):
+    for route in (lammps_by_server, lammps_by_mpi, lammps_in_process, i_pi, ase):
         route(arguments.model, arguments.ranks)
 
 
