@@ -105,7 +105,12 @@ run 10
 FAULTS = {
     "overlap": ("", "create_atoms 1 single 1 1 1\n", [], "lie on one point"),
     "element": ("elements Cu Pt", "elements Cu W", [], "does not know W"),
-    "modes": ("units metal", "units metal\ncomm_modify mode multi", [], "comm_modify mode single"),
+    "modes": (
+        "units metal",
+        "units metal\nneighbor 2.0 multi\ncomm_modify mode multi",
+        [],
+        "comm_modify mode single",
+    ),
     "rarely": (
         "run 10",
         "neigh_modify every 50 check no\nvelocity all scale 90000\nrun 50",
@@ -113,7 +118,13 @@ FAULTS = {
         "more than half its skin of 2 Å: give 'neigh_modify delay 0",
     ),
     "size": ("", "", ["--max-atoms", "20"], "108 atoms are more than this server takes (40)"),
-    "far": ("run 10", "displace_atoms all random 0 0 1e300 1\nrun 10", [], ""),
+    # LAMMPS's own fault, which one rank alone finds
+    "far": (
+        "run 10",
+        "variable far atom 10*1e308\nset atom 50 z v_far\nrun 10",
+        [],
+        "Non-numeric atom coords",
+    ),
 }
 
 

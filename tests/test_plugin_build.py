@@ -160,6 +160,7 @@ def test_doctor_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert remedies["cache"] == "set FORCENET_MD_CACHE to a folder that can"
 
 
+BOX = "region box block 0 1 0 1 0 1\ncreate_box 1 box\n"
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "bigbig": ({"bigbig": True}, "built for atom ids of 8 bytes, this LAMMPS has 4"),
     "version": ({"version": 20240829}, "built for LAMMPS 20240829, this LAMMPS is 20250722"),
@@ -180,7 +181,7 @@ def test_a_lammps_it_does_not_fit_refuses_the_command_only(
     include = Path(spec.submodule_search_locations[0]) / "include" / "lammps"
     other = build(own_target(include, **options))
 
-    used = run(f"plugin load {other}\nforcenet ext unix:s elements Ar\n", tmp_path, ranks=2)
+    used = run(f"{BOX}plugin load {other}\nforcenet ext unix:s elements Ar\n", tmp_path, ranks=2)
     assert used.returncode != 0
     assert sentence in used.error
     unused = run("print hello", tmp_path, environment={"LAMMPS_PLUGIN_PATH": str(other.parent)})

@@ -20,7 +20,10 @@ from forcenet_md import ForceNetCalculator
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
-ACCURACY = {"float32": 1e-6, "float64": 1e-10}  # of the largest force
+# Of the largest force, where the same rows are computed in the same order; the rounding of float32
+# itself is some 5e-6 here, and other numbers of rows in a matrix product round otherwise.
+ACCURACY = {"float32": 1e-6, "float64": 1e-10}
+ON_RANKS = {"float32": 1e-5, "float64": 1e-10}
 ELEMENTS = "Cu Pd Ag Pt Au"
 SCRIPT = """
 units {units}
@@ -79,6 +82,7 @@ def assert_forces_of_ase(
     model: Path,
     dtype: str = "float32",
     committee: Sequence[Path] = (),
+    accuracy: dict[str, float] = ACCURACY,
 ) -> np.ndarray:
     """LAMMPS turns a triclinic cell: compare in its own frame, with its own positions.
 
@@ -92,7 +96,7 @@ def assert_forces_of_ase(
     turned.pbc = atoms.pbc
     turned.calc = ForceNetCalculator(str(model), dtype=dtype, committee=committee)
     expected = turned.get_forces()
-    assert np.abs(rows[:, 5:8] - expected).max() <= ACCURACY[dtype] * np.abs(expected).max()
+    assert np.abs(rows[:, 5:8] - expected).max() <= accuracy[dtype] * np.abs(expected).max()
     assert np.abs(expected).max() > 1e-3
     return turned.calc.results.get("force_spread", np.empty(0))
 
@@ -142,7 +146,7 @@ def test_lammps_in_process_equals_ase(served: Path, tmp_path: Path, ranks: int, 
     model = served / "m.pt"
     options = ["--dtype", dtype]
     in_process_runs.succeed(script, tmp_path, ranks, options, model=str(model))
-    assert_forces_of_ase(atoms, tmp_path, model, dtype)
+    assert_forces_of_ase(atoms, tmp_path, model, dtype, accuracy=ON_RANKS)
 
 
 @pytest.fixture(scope="module")
