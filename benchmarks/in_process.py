@@ -63,7 +63,7 @@ def loop_time(command: list[str], ranks: int, steps: int, folder: Path) -> float
         text=True,
         capture_output=True,
         # So that this module is found from that folder.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     loops = re.findall(r"Loop time of ([\d.e+-]+)", done.stdout)
     if len(loops) != 2:

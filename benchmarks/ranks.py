@@ -23,15 +23,9 @@ from ase.build import bulk
 from benchmarks.hardware import hardware
 from benchmarks.step import BIN
 from forcenet_md.graph.frame import Array
+from forcenet_md.inference.crew import Crew, DividedEvaluator, Order, follow, next_order
 from forcenet_md.inference.interface import Evaluator, Request
-from forcenet_md.inference.ranks import (
-    Crew,
-    DividedEvaluator,
-    Order,
-    Sharing,
-    follow,
-    next_order,
-)
+from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import World, join_world
 from forcenet_md.system import System
 
@@ -110,7 +104,7 @@ def program(model: str) -> None:
                 else:
                     step = steps(DividedEvaluator(crew), system)
                     times[way].append(float(np.median(timed(step, 0.3))))
-                    domain = crew.parts[1].domain
+                    domain = crew.bricks[1].domain
                     before = domain.exchange.bytes
                     error = np.abs(step() - forces).max() / np.abs(forces).max()
                     counts[f"{way} error"] = float(error)

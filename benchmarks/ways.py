@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.hardware import hardware
+from benchmarks.in_process import loop_time
 from benchmarks.step import BIN, EXTERNAL, INPUT
 from forcenet_md.artifact.export import export_model
 from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
@@ -66,22 +66,6 @@ def serving(ranks: int, model: str, address: str, folder: Path) -> Iterator[None
         process.wait()
 
 
-def loop_time(command: list[str], ranks: int, steps: int, folder: Path) -> float:
-    """Seconds per step of the second run, as LAMMPS says."""
-    launch = [str(BIN / "mpirun"), "-n", str(ranks)] if ranks > 1 else []
-    done = subprocess.run(
-        [*launch, *command, "-in", "in", "-log", "none"],
-        cwd=folder,
-        env=ENVIRONMENT,
-        text=True,
-        capture_output=True,
-    )
-    loops = re.findall(r"Loop time of ([\d.e+-]+)", done.stdout)
-    if len(loops) != 2:
-        raise SystemExit(done.stdout + done.stderr)
-    return float(loops[1]) / steps
-
-
 def measure(name: str, atoms: int, steps: int) -> dict[str, float]:
     """Seconds per step of each way."""
     times: dict[str, list[float]] = {}
@@ -91,18 +75,25 @@ def measure(name: str, atoms: int, steps: int) -> dict[str, float]:
         if name == "tiny":
             model = str(folder / "tiny.pt")
             write_tiny(folder / "tiny.pt")
-        address = f"unix:{folder}/s"
         text = INPUT.replace("nvt temp 600 600 0.1", "nve").replace("run 20", "run 1")
-        external = EXTERNAL.format(address=address)
-        (folder / "in").write_text(text.format(*CELLS[atoms], steps=steps, external=external))
-        lmp = [str(BIN / "lmp")]
         inside = [str(BIN / "forcenet-md"), "lammps", "--model", model]
+        socket, mpi = f"unix:{folder}/s", f"mpi:{folder}/p"
+
+        def write(address: str) -> None:
+            external = EXTERNAL.format(address=address)
+            (folder / "in").write_text(text.format(*CELLS[atoms], steps=steps, external=external))
+
         for _ in range(REPEATS):
-            for ranks, way in ((1, "one rank"), (2, "gathered")):
+            for way, ranks, address in (
+                ("one rank", 1, socket),
+                ("gathered", 2, socket),
+                ("mpi:", 2, mpi),
+            ):
+                write(address)
                 with serving(ranks, model, address, folder):
-                    seconds = loop_time(lmp, ranks, steps, folder)
+                    seconds = loop_time([str(BIN / "lmp")], ranks, steps, folder)
                 times.setdefault(way, []).append(seconds)
-            times.setdefault("direct", []).append(loop_time(inside, 2, steps, folder))
+            times.setdefault("in process", []).append(loop_time(inside, 2, steps, folder))
     return {way: min(seconds) for way, seconds in times.items()}
 
 
@@ -116,19 +107,23 @@ def main() -> None:
         "",
         f"{hardware()}; float32, one thread a rank; the best of {REPEATS} runs taken in turn.",
         "`one rank`: LAMMPS and the server on one rank each. `gathered`: both on two ranks, all"
-        " atoms through rank 0 of LAMMPS, a socket and rank 0 of the server. `direct`:"
-        " `forcenet-md lammps` on two ranks. `tiny` is a network of next to no work.",
+        " atoms through rank 0 of LAMMPS, a socket and rank 0 of the server. `mpi:`: both on two"
+        " ranks, each of LAMMPS's speaks to one of the server's. `in process`: `forcenet-md lammps`"
+        " on two ranks. `tiny` is a network of next to no work.",
         "Made by `python -m benchmarks.ways --out …`.",
         "",
-        "| model | atoms | one rank | gathered | direct | gathered / direct |",
-        "|---|---|---|---|---|---|",
+        "| model | atoms | one rank | gathered | mpi: | in process | gathered / mpi:"
+        " | gathered / in process |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, atoms, steps in ROWS:
         if arguments.model not in (None, name):
             continue
         found = measure(name, atoms, steps)
         cells = " | ".join(f"{1e3 * seconds:.1f}" for seconds in found.values())
-        lines.append(f"| {name} | {atoms} | {cells} | {found['gathered'] / found['direct']:.2f} |")
+        ratios = [found["gathered"] / found[way] for way in ("mpi:", "in process")]
+        cells += "".join(f" | {ratio:.2f}" for ratio in ratios)
+        lines.append(f"| {name} | {atoms} | {cells} |")
         print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from models import write_model
 from training_runs import crystal, write_labelled
 
 from forcenet_md.engines.plugin_build import build, installed_target
@@ -14,6 +15,14 @@ from forcenet_md.engines.plugin_build import build, installed_target
 def plugin() -> Path:
     """The LAMMPS plugin where every `lmp` of this environment finds it; built once."""
     return build(installed_target())
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random network of two layers for Cu Pd Ag Pt Au."""
+    path = tmp_path_factory.mktemp("model") / "m.pt"
+    write_model(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from models import ALLOY, write_model
 
 from forcenet_md.errors import ForceNetError
 from forcenet_md.graph import pieces
+from forcenet_md.inference.crew import Crew, DividedEvaluator, Order, follow, next_order
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Request
-from forcenet_md.inference.ranks import Crew, DividedEvaluator, Order, Sharing, follow, next_order
+from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import World, join_world, share_fault
 from forcenet_md.system import System
 

@@ -6,41 +6,33 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from in_process_runs import nothing_left, processes_in
-from lammps_runs import BIN, Run, quick_run, real_lmp
-from local_scripts import CASES, EXTERNAL, frames, making, script
-from models import write_model
-from serving import COMMAND, ServeProcess
-from test_ranks_serve import RanksProcess, processor_time
+from lammps_runs import BIN, Run, quick_run
+from local_scripts import CASES, frames, making, script
+from mpi_launches import DOUBLE, PATIENCE, RUN, at, lammps_run, one_launch, running, server
+from ranks_runs import MISBEHAVING, RanksProcess, processor_time
+from serving import ServeProcess
+
+from forcenet_md.engines.ase_calculator import ForceNetCalculator
 
 pytestmark = pytest.mark.usefixtures("plugin")
 SLOW = pytest.mark.slow
-DOUBLE = ["--dtype", "float64"]
 ONE_AT_A_TIME = {"two_fixes"}  # a server of MPI ranks has one client
-PATIENCE = 120  # s
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "m.pt"
-    write_model(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def one_rank(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_rank(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data, and the dumps of one rank that is served through a unix socket."""
     folder = tmp_path_factory.mktemp("one")
     address = f"unix:{folder}/s"
-    with ServeProcess("--listen", address, *DOUBLE, model=str(model)) as server:
+    with ServeProcess("--listen", address, *DOUBLE, model=str(small_model)) as server:
         for text in (making(), cases(folder, address)):
             done = quick_run(text, folder)
             assert done.returncode == 0, done.output + server.text
@@ -66,82 +58,20 @@ def assert_forces_are_those_of(one_rank: Path, folder: Path) -> None:
         assert np.abs(one[0][:, 4:]).max() > 0.0
 
 
-@dataclass
-class Served:
-    """A server in a launch of its own, and the address for LAMMPS; its files are in `files`."""
-
-    process: RanksProcess
-    address: str
-    files: Path
-
-
-@contextmanager
-def server(ranks: int, folder: Path, model: Path) -> Iterator[Served]:
-    files = folder / "files"
-    for each in (files, folder / "server"):
-        each.mkdir()
-    address = f"mpi:{files}/port"
-    options = ["--model", str(model), "--listen", address, *DOUBLE]
-    process = RanksProcess(ranks, folder / "server", *options)
-    try:
-        yield Served(process, address, files)
-    finally:
-        if process.process.poll() is None:
-            os.killpg(process.process.pid, signal.SIGKILL)
-        process.process.wait()
-        process.__exit__()
-
-
-@contextmanager
-def launch(text: str, folder: Path, ranks: int, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """A running `mpirun … lmp`, also of one rank; more: of the command line."""
-    (folder / "in.lammps").write_text(text)
-    program, environment = real_lmp()
-    command = [str(BIN / "mpirun"), "-n", str(ranks), str(program), *more[:2]]
-    command += ["-in", "in.lammps", "-log", "none", "-nonbuf", *more[2:]]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def lammps_run(text: str, folder: Path, ranks: int, *more: str) -> Run:
-    with launch(text, folder, ranks, *more) as process:
-        output, _ = process.communicate(timeout=PATIENCE)
-        return Run(process.returncode, output)
-
-
-def one_launch(text: str, folder: Path, model: Path, lammps: int, ranks: int) -> Run:
-    """`mpirun … lmp : … forcenet-md serve` to its end."""
-    serve = [*COMMAND, "serve", "--model", str(model), "--listen", "mpi:here"]
-    serve += ["--mpicolor", "1", *DOUBLE]
-    done = lammps_run(text, folder, lammps, "-mpicolor", "0", ":", "-n", str(ranks), *serve)
-    assert nothing_left(folder)
-    assert "Traceback" not in done.output
-    return done
-
-
 # Forces ------------------------------------------------------------------------------------------
 
 
+@SLOW
 @pytest.mark.parametrize(
     ("lammps", "ranks"),
     [(2, 2), *(pytest.param(*pair, marks=SLOW) for pair in ((2, 1), (1, 2), (3, 2)))],
 )
-def test_two_launches(lammps: int, ranks: int, model: Path, one_rank: Path, tmp_path: Path) -> None:
+def test_two_launches(
+    lammps: int, ranks: int, small_model: Path, one_rank: Path, tmp_path: Path
+) -> None:
     """Forces are those of one rank in all kinds of boxes; each `clear` says BYE, and the next case
     is the next client. An idle server sleeps, ends by a signal, and leaves nothing behind."""
-    with server(ranks, tmp_path, model) as served:
+    with server(ranks, tmp_path, small_model) as served:
         done = lammps_run(cases(one_rank, served.address), tmp_path, lammps)
         assert done.returncode == 0, done.output + served.process.text
         assert_forces_are_those_of(one_rank, tmp_path)
@@ -160,29 +90,16 @@ def test_two_launches(lammps: int, ranks: int, model: Path, one_rank: Path, tmp_
 
 @SLOW
 @pytest.mark.parametrize(("lammps", "ranks"), [(2, 1), (1, 2), (2, 2), (3, 2)])
-def test_one_launch(lammps: int, ranks: int, model: Path, one_rank: Path, tmp_path: Path) -> None:
-    done = one_launch(cases(one_rank, "mpi:here"), tmp_path, model, lammps, ranks)
+def test_one_launch(
+    lammps: int, ranks: int, small_model: Path, one_rank: Path, tmp_path: Path
+) -> None:
+    done = one_launch(cases(one_rank, "mpi:here"), tmp_path, small_model, lammps, ranks)
     assert done.returncode == 0, done.output
     assert_forces_are_those_of(one_rank, tmp_path)
 
 
 # Faults ------------------------------------------------------------------------------------------
 
-CRYSTAL = """
-units metal
-lattice fcc 3.9
-region box block 0 3 0 3 0 3
-create_box 2 box
-create_atoms 1 box
-set group all type/fraction 2 0.5 11
-mass 1 63.546
-mass 2 195.084
-velocity all create 300 4711 loop geom
-pair_style zero 5.0
-pair_coeff * *
-"""
-NVE = "fix 1 all nve\nrun 5\n"
-RUN = CRYSTAL + EXTERNAL + NVE
 FAULTS = {
     "element": (RUN.replace("Cu Pt", "Cu Fe"), r"does not know Fe \(atom type 2\)"),
     "one_point": (RUN + "set atom 1*2 x 1.0 y 1.0 z 1.0\nrun 1\n", "lie on one point"),
@@ -190,26 +107,20 @@ FAULTS = {
 }
 
 
-def at(text: str, address: str) -> str:
-    return text.replace("unix:/nowhere/s", address)
+def assert_forces_of_ase(address: str, model: Path, folder: Path) -> None:
+    dump = "dump 1 all custom 5 out.dump id type x y z fx fy fz\ndump_modify 1 format float %.15g\n"
+    done = lammps_run(at(RUN.replace("run 5", f"{dump}run 5"), address), folder, 2)
+    assert done.returncode == 0, done.output
+    rows = np.loadtxt((folder / "out.dump").read_text().splitlines()[-108:])
+    numbers = np.array([29, 78])[rows[:, 1].astype(int) - 1]
+    atoms = Atoms(numbers, rows[:, 2:5], cell=3 * [11.7], pbc=True)
+    atoms.calc = ForceNetCalculator(str(model), dtype="float64")
+    expected = atoms.get_forces()
+    assert np.abs(rows[:, 5:] - expected).max() < 1e-10 * np.abs(expected).max()
 
 
-@contextmanager
-def running(address: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Two ranks of LAMMPS in the midst of a long run."""
-    text = at(RUN, address) + "shell touch started\nrun 100000\n"
-    with launch(text, folder, 2) as process:
-        end = time.monotonic() + PATIENCE
-        while not (folder / "started").exists():
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        time.sleep(0.5)
-        yield process
-
-
-def test_a_fault_stops_lammps_and_the_server_goes_on(model: Path, tmp_path: Path) -> None:
-    with server(2, tmp_path, model) as served:
+def test_a_fault_stops_lammps_and_the_server_goes_on(small_model: Path, tmp_path: Path) -> None:
+    with server(2, tmp_path, small_model) as served:
         for text, sentence in FAULTS.values():
             done = lammps_run(at(text, served.address), tmp_path, 2)
             assert done.returncode != 0
@@ -222,8 +133,7 @@ def test_a_fault_stops_lammps_and_the_server_goes_on(model: Path, tmp_path: Path
         with running(served.address, tmp_path / "killed"):
             ranks = [pid for pid, rank in processes_in(tmp_path / "killed").items() if rank == "1"]
             os.kill(ranks[0], signal.SIGKILL)
-        done = lammps_run(at(RUN, served.address), tmp_path, 2)
-        assert done.returncode == 0, done.output
+        assert_forces_of_ase(served.address, small_model, tmp_path)
         assert served.process.end() == 0
         # its own fault, that of the second fix, and the killed one
         assert served.process.text.count("it ended without goodbye") == 3
@@ -231,10 +141,49 @@ def test_a_fault_stops_lammps_and_the_server_goes_on(model: Path, tmp_path: Path
         assert "Traceback" not in served.process.text
 
 
+DEEDS = {
+    "nan": ("forces[0] = float('nan')", "on rank 1: the model gives a force that is not finite"),
+    "memory": ("raise torch.OutOfMemoryError('cannot allocate')", "not enough memory for"),
+    "bug": ("raise ZeroDivisionError('the model')", "was lost"),
+}
+
+
+@SLOW
+@pytest.mark.parametrize("name", DEEDS)
+def test_a_fault_of_one_rank_of_the_server(name: str, small_model: Path, tmp_path: Path) -> None:
+    """LAMMPS stops with its sentence; a bug ends the server, another fault costs it nothing."""
+    deed, sentence = DEEDS[name]
+    with server(2, tmp_path, small_model, MISBEHAVING.format(deed=deed)) as served:
+        for _ in range(1 if name == "bug" else 2):
+            done = lammps_run(at(RUN, served.address), tmp_path, 2)
+            assert done.returncode != 0
+            assert sentence in done.error
+        if name == "bug":
+            assert served.process.wait() != 0
+            assert "ZeroDivisionError: the model" in served.process.text
+        else:
+            assert served.process.end() == 0
+            assert "Traceback" not in served.process.text
+
+
+@SLOW
+def test_lammps_is_killed_while_its_atoms_are_on_their_way(
+    small_model: Path, tmp_path: Path
+) -> None:
+    program = Path(__file__).parent / "mpi_killed_guest.py"
+    with server(1, tmp_path, small_model) as served:
+        guest = [str(BIN / "mpirun"), "-n", "1", sys.executable, str(program)]
+        guest += [served.address.removeprefix("mpi:")]
+        assert subprocess.run(guest, capture_output=True, timeout=PATIENCE).returncode != 0
+        served.process.until("it ended without goodbye")
+        assert_forces_of_ase(served.address, small_model, tmp_path)
+        assert served.process.end() == 0
+
+
 @SLOW
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_lost_server_stops_lammps(how: str, model: Path, tmp_path: Path) -> None:
-    with server(2, tmp_path, model) as served:
+def test_a_lost_server_stops_lammps(how: str, small_model: Path, tmp_path: Path) -> None:
+    with server(2, tmp_path, small_model) as served:
         with running(served.address, tmp_path) as process:
             if how == "killed":
                 os.kill(served.process.ranks()["1"], signal.SIGKILL)
@@ -250,7 +199,7 @@ def test_a_lost_server_stops_lammps(how: str, model: Path, tmp_path: Path) -> No
         # what the dead have left is no server, and does not keep the next one out
         done = lammps_run(at(RUN, served.address), tmp_path, 2)
         assert "no server has published a port" in done.error
-        again = ["--model", str(model), "--listen", served.address]
+        again = ["--model", str(small_model), "--listen", served.address]
         next_one = RanksProcess(1, served.process.folder, *again)
         with next_one:
             done = lammps_run(at(RUN, served.address), tmp_path, 2)
@@ -262,56 +211,21 @@ def test_a_lost_server_stops_lammps(how: str, model: Path, tmp_path: Path) -> No
     "name",
     ["a fault of LAMMPS", *(pytest.param(n, marks=SLOW) for n in ("one_point", "element"))],
 )
-def test_a_fault_ends_one_launch(name: str, model: Path, tmp_path: Path) -> None:
+def test_a_fault_ends_one_launch(name: str, small_model: Path, tmp_path: Path) -> None:
     text, sentence = FAULTS[name]
-    done = one_launch(at(text, "mpi:here"), tmp_path, model, 2, 1)
+    done = one_launch(at(text, "mpi:here"), tmp_path, small_model, 2, 1)
     assert done.returncode != 0
     assert re.search(sentence, done.error), done.output
 
 
 @SLOW
-def test_other_ends_of_one_launch(model: Path, tmp_path: Path) -> None:
+def test_other_ends_of_one_launch(small_model: Path, tmp_path: Path) -> None:
     """LAMMPS that never asks, two fixes, no model."""
-    done = one_launch("units metal\n", tmp_path, model, 1, 1)
+    done = one_launch("units metal\n", tmp_path, small_model, 1, 1)
     assert done.returncode == 0
     two = RUN + "fix two all external pf/callback 1 1\nforcenet two MPI elements Cu Pt\n"
-    done = one_launch(at(two.replace("MPI", "mpi:here"), "mpi:here"), tmp_path, model, 1, 1)
+    done = one_launch(at(two.replace("MPI", "mpi:here"), "mpi:here"), tmp_path, small_model, 1, 1)
     assert "one fix external at a time" in done.error
     done = one_launch(at(RUN, "mpi:here"), tmp_path, tmp_path / "none.pt", 1, 2)
     assert done.returncode != 0
     assert done.output.count("none.pt does not exist") == 1, done.output
-
-
-# Refusals ----------------------------------------------------------------------------------------
-
-REFUSED: dict[str, tuple[Sequence[str], str]] = {
-    "with another": (["--listen", "mpi:x", "--listen", "tcp:127.0.0.1:0"], "is served alone"),
-    "no address": (["--mpicolor", "1"], "give --listen mpi:NAME"),
-    "alone": (["--listen", "mpi:x", "--mpicolor", "1"], "there is no LAMMPS in this one"),
-    "no mpirun": (["--listen", "mpi:./x"], "needs mpirun on both sides"),
-    "calculator": (["--listen", "mpi:./x", "--model", "ase:emt"], "an ASE calculator cannot"),
-}
-
-
-@pytest.mark.parametrize("name", ["no address", *(pytest.param(n, marks=SLOW) for n in REFUSED)])
-def test_a_server_is_refused_by_a_sentence(name: str, model: Path, tmp_path: Path) -> None:
-    options, sentence = REFUSED[name]
-    done = subprocess.run(
-        [*COMMAND, "serve", "--model", str(model), *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if "forcenet-md: error" in line]
-    assert len(lines) == 1, done.stderr
-    assert sentence in lines[0]
-    assert "Traceback" not in done.stderr
-
-
-def test_without_a_server_there_is_a_sentence(tmp_path: Path) -> None:
-    done = lammps_run(at(RUN, f"mpi:{tmp_path}/none"), tmp_path, 1)
-    assert "cannot be reached (no server has published a port" in done.error
-    done = quick_run(at(RUN, f"mpi:{tmp_path}/none"), tmp_path)
-    assert "needs mpirun on both sides" in done.error

@@ -94,7 +94,10 @@ LIES = {
         "another timestep",
     ),
     "nan": (not_finite, "forces that are not finite at step 2"),
-    "close": (lambda _: b"", "was lost at step 2 (it closed the connection)"),
+    "close": (
+        lambda _: b"",
+        "was lost at step 2 (it was stopped or failed: the connection is closed)",
+    ),
     "half": (lambda step: no_forces(step)[:100], "was lost at step 2 (it did not answer in time)"),
     "silence": (lambda _: None, "was lost at step 2 (it did not answer in time)"),
 }

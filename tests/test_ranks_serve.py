@@ -7,9 +7,8 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +17,12 @@ import pytest
 from ase.build import bulk
 from ase.calculators.socketio import SocketIOCalculator
 from ase.io import read, write
-from in_process_runs import nothing_left, processes_in
+from in_process_runs import nothing_left
 from ipi_peer import own_name
 from lammps_runs import BIN, cases, quick_run
 from models import write_model
-from serving import COMMAND, ServeProcess, ask
+from ranks_runs import RanksProcess, processor_time
+from serving import COMMAND, ask
 
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
 from forcenet_md.errors import AddressError, RequestError
@@ -52,33 +52,6 @@ run 20
 """
 
 
-class RanksProcess(ServeProcess):
-    """`mpirun -n R forcenet-md serve` in a folder of its own."""
-
-    def __init__(
-        self, ranks: int, folder: Path, *arguments: str, wait: bool = True, driver: str = ""
-    ) -> None:
-        self.folder = folder
-        command = [sys.executable, "-c", driver] if driver else COMMAND
-        self.process = subprocess.Popen(
-            [str(BIN / "mpirun"), "-n", str(ranks), *command, "serve", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            cwd=folder,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        self.text = ""
-        if wait:
-            self.until("elements ")
-
-    def ranks(self) -> dict[str, int]:
-        """The process of each rank."""
-        return {rank: pid for pid, rank in processes_in(self.folder).items() if rank}
-
-
 @contextmanager
 def ranks(
     count: int, folder: Path, *options: str, wait: bool = True, driver: str = ""
@@ -89,14 +62,8 @@ def ranks(
     if not model.exists():
         write_model(model)
     arguments = ["--model", str(model), "--listen", address, *options]
-    process = RanksProcess(count, folder / "server", *arguments, wait=wait, driver=driver)
-    try:
+    with RanksProcess(count, folder / "server", *arguments, wait=wait, driver=driver) as process:
         yield process, address
-    finally:
-        if process.process.poll() is None:
-            os.killpg(process.process.pid, signal.SIGKILL)
-        process.process.wait()
-        process.__exit__()
 
 
 @pytest.mark.usefixtures("plugin")
@@ -126,6 +93,7 @@ def test_lammps_moves_atoms_by_the_forces_of_one_rank(count: int, tmp_path: Path
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
 def test_a_signal_ends_all_ranks(how: signal.Signals, tmp_path: Path) -> None:
     with ranks(2, tmp_path) as (server, _):
+        assert "serves m on 2 ranks: forces" in server.text
         os.kill(server.ranks()["0"], how)
         assert server.wait() == 0
         assert "stopped" in server.text
@@ -142,10 +110,10 @@ def test_a_killed_rank_ends_all(which: str, tmp_path: Path) -> None:
 
 
 DRIVER = """
-import forcenet_md.inference.ranks as ranks
+import forcenet_md.inference.crew as crew
 from forcenet_md.cli.main import main
 
-build, calls = ranks.Crew.build, 0
+build, calls = crew.Crew.build, 0
 
 def broken(self, *arguments):
     global calls
@@ -154,7 +122,7 @@ def broken(self, *arguments):
         raise ZeroDivisionError("a bug")
     build(self, *arguments)
 
-ranks.Crew.build = broken
+crew.Crew.build = broken
 main()
 """
 
@@ -190,16 +158,6 @@ def test_a_fault_is_said_once(name: str, tmp_path: Path) -> None:
         assert sentence in lines[0]
         assert "Traceback" not in server.text
         assert nothing_left(server.folder)
-
-
-def processor_time(pids: Sequence[int]) -> list[float]:
-    """Seconds of processor that each has taken."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    found = []
-    for pid in pids:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        found.append((int(words[11]) + int(words[12])) / ticks)
-    return found
 
 
 def test_waiting_ranks_sleep_and_one_client_s_fault_is_its_own(tmp_path: Path) -> None:

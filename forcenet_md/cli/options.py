@@ -31,7 +31,7 @@ ShareDevices = Annotated[
 Ghosts = Annotated[
     Literal["exchanged", "deep"],
     typer.Option(
-        help="Under mpirun: ranks exchange node rows before each layer, or compute ghosts as deep"
+        help="Under mpirun: ranks exchange node rows between layers, or compute ghosts as deep"
         " as the layers reach."
     ),
 ]

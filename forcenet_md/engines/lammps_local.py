@@ -149,8 +149,7 @@ class LocalModels:
 
     def _forces(self, handle: int, step: Any, reply: Any, room: int) -> int:
         def work() -> bytes:
-            self._fixes[handle].forces(step[0])
-            return b""
+            return self._fixes[handle].forces(step[0]).encode()
 
         return self._answer(work, reply, room)
 
@@ -181,7 +180,6 @@ class LammpsLocal:
         self._reference = Reference()
         self._steps = 0
         self._largest = 0.0
-        self._divided = False
 
     def hello(self, payload: bytes) -> bytes:
         """WELCOME's payload. Raises, on all ranks, what `read_hello` raises on any."""
@@ -199,8 +197,9 @@ class LammpsLocal:
         reach = self._model.network.card.cutoff + skin * length + SLACK
         return self._model.sharing.shell(self._model.network, reach) / length
 
-    def forces(self, step: LocalStep) -> None:
-        """Fills the step's forces. Collective; raises the fault of any rank on all of them."""
+    def forces(self, step: LocalStep) -> str:
+        """Fills the step's forces; the first time it returns how evenly ranks work. Collective;
+        raises the fault of any rank on all of them."""
         settings = self._settings
         assert settings is not None
         length, force = settings.units.length, settings.units.force
@@ -220,9 +219,11 @@ class LammpsLocal:
         array(step.force, (owned, 3), np.float64)[:] = found / force
         self._steps += 1
         self._largest = max(self._largest, net)
-        if self._divided:
-            self._divided = False
-            self._monitor.log(f"step {step.head.timestep}: {self._model.edges()}")
+        if self._steps > 1:
+            return ""
+        said = self._model.edges()
+        self._monitor.log(f"step {step.head.timestep}: {said}")
+        return said
 
     def close(self) -> None:
         self._model.close()
@@ -245,7 +246,6 @@ class LammpsLocal:
         shift = shifts(points, rank, row, frame)
         around = Surroundings(step.owned, points, numbers, ids, rank, row, shift)
         reach = self._model.network.card.cutoff + skin + SLACK
-        self._divided = self._steps == 0
         self._model.divide(around, reach)
 
 

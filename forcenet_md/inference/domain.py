@@ -1,4 +1,4 @@
-"""One rank's part of a structure: the stages over its pieces, with an exchange before each layer.
+"""One rank's part of a structure: the stages over its pieces, with an exchange between layers.
 
 The exchange is under way while the pieces that need no ghost rows are computed.
 """

@@ -17,9 +17,9 @@ from forcenet_md.artifact.export import load_model
 from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError, UnknownElementError
 from forcenet_md.graph.neighbours import MAX_EDGES
 from forcenet_md.inference.batch import Batch, collate
+from forcenet_md.inference.crew import Crew, DividedEvaluator
 from forcenet_md.inference.graph_evaluator import GraphEvaluator, ModelSession, Part
 from forcenet_md.inference.interface import Capabilities, Request
-from forcenet_md.inference.ranks import Crew, DividedEvaluator
 from forcenet_md.mpi import One
 from forcenet_md.system import Forces
 

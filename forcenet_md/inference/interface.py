@@ -25,6 +25,7 @@ class Capabilities:
     spread: it is a committee, whose `Forces.extras` have `force_spread` [n_atoms] eV/Å with its
         maximum and mean, see inference/committee.py
     notes: what the card says it is for; none of a committee
+    ranks: how many of MPI compute it together
     """
 
     name: str
@@ -38,6 +39,7 @@ class Capabilities:
     warnings: tuple[str, ...] = ()
     spread: bool = False
     notes: str = ""
+    ranks: int = 1
 
     @classmethod
     def of_card(cls, card: Card, warnings: tuple[str, ...] = ()) -> Capabilities:

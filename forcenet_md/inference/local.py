@@ -63,7 +63,8 @@ class LocalModel:
         edges = self._domain.edges
         counts = self.ranks.allgather(np.array([edges[-1], sum(edges)], dtype=np.float64))
         pairs, most = int(counts[:, 0].sum()), imbalance(counts[:, 1])
-        return f"{pairs} neighbour pairs; the most of a rank are {most:.2f} times the mean"
+        uneven = f"; the most of a rank are {most:.2f} times the mean"
+        return f"{pairs} neighbour pairs{uneven if self.ranks.size > 1 else ''}"
 
     def close(self) -> None:
         """Free what the exchange holds."""

@@ -6,20 +6,21 @@ Nothing is gathered. One LAMMPS at a time; the next one comes when it has gone.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
 from forcenet_md.errors import ForceNetError, ModelFileError
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
-from forcenet_md.mpi import World, abort, join_world, one_for_all
+from forcenet_md.mpi import LaunchError, World, abort, join_world, one_for_all
 from forcenet_md.server.address import MpiAddress
 from forcenet_md.server.monitor import Monitor, TerminalMonitor
-from forcenet_md.server.mpi_door import Door, Launch, Port
+from forcenet_md.server.mpi_door import Door, Launch, Port, own_ranks
 from forcenet_md.server.mpi_guest import Guest
 from forcenet_md.server.mpi_wire import Order, Wire
 from forcenet_md.server.ranks import load_crew
@@ -51,9 +52,14 @@ def run_on_mpi(
     Raises a ForceNetError on rank 0; the others end quietly. A fault that is no request's, and in
     one launch with LAMMPS any, ends all at once.
     """
+    if color is None:
+        # UCX would read large messages out of LAMMPS's memory, and ends us where LAMMPS was killed.
+        os.environ.setdefault("UCX_RNDV_SCHEME", "am")
     everyone = join_world()
-    comm = everyone if color is None else everyone.Split(color, everyone.rank)  # as LAMMPS does
-    world = World(cast("Intracomm", comm))
+    try:
+        world = World(own_ranks(everyone, color))
+    except LaunchError as fault:  # others may be in that launch: the last one speaks
+        say_and_abort(fault, everyone, silent=everyone.rank < everyone.size - 1)
     stop.note()
     if world.rank > 0:
         for number in SIGNALS:
@@ -69,7 +75,7 @@ def run_on_mpi(
         serve(options, address, world, sharing, make_door, load, stop)
     except ForceNetError as fault:
         if color is not None:
-            say_and_abort(fault, everyone, world)
+            say_and_abort(fault, everyone, silent=world.rank > 0)
         if world.rank == 0:
             raise
         raise SystemExit(1) from None  # rank 0 says it
@@ -82,12 +88,11 @@ def run_on_mpi(
         everyone.Barrier()  # LAMMPS's last act
 
 
-def say_and_abort(fault: ForceNetError, everyone: Intracomm, world: World) -> NoReturn:
-    """LAMMPS waits for us, and would for ever."""
-    if world.rank > 0:
-        time.sleep(1.0)  # s; rank 0 shall speak first
-    else:
-        print(f"forcenet-md: error: {fault}", file=sys.stderr)
+def say_and_abort(fault: ForceNetError, everyone: Intracomm, silent: bool) -> NoReturn:
+    """LAMMPS waits for us, and would for ever; silent: unless whose turn it is does not speak."""
+    if silent:
+        time.sleep(1.0)  # s; the abort of the one who speaks ends us
+    sys.stderr.write(f"forcenet-md: error: {fault}\n")  # at one go
     abort(everyone)
 
 

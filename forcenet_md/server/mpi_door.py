@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 
 PAUSE = 0.05  # s between two looks whether somebody knocks
 KNOCK = 1701  # tag
+LONG = 15.0  # s without the other programs of a launch until that is said
+COLOURS = (
+    "mpirun -n L lmp -mpicolor 0 -in FILE : -n R forcenet-md serve … --mpicolor 1, with another"
+    " colour for each program"
+)
 
 
 class Door(Protocol):
@@ -116,18 +123,10 @@ class Launch:
     """
 
     def __init__(self, everyone: Intracomm, world: World) -> None:
-        """Raises LaunchError, on all ranks."""
         self._everyone = everyone
         self._world = world
         ours = world.allgather(np.array([everyone.rank]))[:, 0]
-        theirs = np.setdiff1d(np.arange(everyone.size), ours)
-        if not len(theirs):
-            raise LaunchError(
-                "--mpicolor is for a server in one launch with LAMMPS and there is no LAMMPS in"
-                " this one: mpirun -n L lmp -mpicolor 0 -in FILE : -n R forcenet-md serve …"
-                " --mpicolor 1, or leave it out."
-            )
-        self._leader = int(theirs[0])
+        self._leader = int(np.setdiff1d(np.arange(everyone.size), ours)[0])
 
     def open(self) -> None:
         """A knock waits until it is heard."""
@@ -152,6 +151,35 @@ class Launch:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def own_ranks(everyone: Intracomm, color: int | None) -> Intracomm:
+    """The server's ranks of a launch; says it where a program of the launch does not come.
+
+    Raises LaunchError, on all of the server's ranks, where it knows that none will.
+    """
+    from mpi4py import MPI
+
+    hint = f"forcenet-md: waiting for the other programs of this launch: it is {COLOURS}"
+    timer = threading.Timer(LONG, lambda: print(hint, file=sys.stderr, flush=True))
+    timer.daemon = True
+    if everyone.rank in (0, everyone.size - 1):
+        timer.start()
+    try:
+        if color is None:
+            if everyone.Get_attr(MPI.APPNUM):  # not the first program
+                raise LaunchError(f"a launch of several programs is {COLOURS}.")
+            World(everyone).allgather(np.zeros(1))
+            return everyone
+        comm = cast("Intracomm", everyone.Split(color, everyone.rank))  # as LAMMPS does
+    finally:
+        timer.cancel()
+    if comm.size == everyone.size:
+        raise LaunchError(
+            "--mpicolor is for a server in one launch with LAMMPS, and there is no LAMMPS of"
+            f" another colour in this one: {COLOURS}; for a launch of its own leave it out."
+        )
+    return comm
 
 
 def is_locked(path: Path) -> bool:

@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Callable
 
 from forcenet_md.errors import ForceNetError, ModelFileError
+from forcenet_md.inference.crew import Crew, DividedEvaluator, Order, follow, next_order
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.inference.load import load_network, load_on_ranks
-from forcenet_md.inference.ranks import Crew, DividedEvaluator, Order, Sharing, follow, next_order
+from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import World, abort, join_world
 from forcenet_md.server.run import Options
 from forcenet_md.server.signals import SIGNALS
@@ -32,6 +33,10 @@ def run_on_ranks(
         return load_crew(options, sharing, share_devices, world)
 
     try:
+        if options.committee or options.model.startswith("ase:"):
+            raise ModelFileError(
+                "a committee or an ASE calculator runs on one rank: start without mpirun."
+            )
         if world.rank == 0:
             lead(options, work, load, world)
         else:
@@ -59,10 +64,6 @@ def lead(
 
     def evaluator(_: Options) -> Evaluator:
         nonlocal waited_for, crew
-        if options.committee or options.model.startswith("ase:"):
-            raise ModelFileError(
-                "a committee or an ASE calculator runs on one rank: start without mpirun."
-            )
         next_order(world, Order.LOAD)
         waited_for = False  # a fault in what follows is known to all, and ends them
         crew = load()

@@ -200,7 +200,9 @@ def model_lines(model: Capabilities) -> list[str]:
         *(["virial"] if model.stress else []),
     ]
     return [
-        f"forcenet-md {__version__} serves {model.name}: {', '.join(gives)}; {_known(model)}"
+        f"forcenet-md {__version__} serves {model.name}"
+        + (f" on {model.ranks} ranks" if model.ranks > 1 else "")
+        + f": {', '.join(gives)}; {_known(model)}"
         + (f"; cutoff {model.cutoff:g} Å" if model.cutoff else ""),
         *(f"warning: {warning}" for warning in model.warnings),
     ]

@@ -97,8 +97,7 @@ void Client::patiently(const std::string &when, const std::function<void()> &att
       if (!waiting) {
         waiting = true;
         patience = Deadline(options_.retry);
-        say_("forcenet: " + sentence + " (waiting up to " +
-             std::to_string(static_cast<long>(options_.retry)) + " s)");
+        say_("forcenet: " + sentence + options_.waiting());
       }
       if (patience.milliseconds_left() == 0) throw Refused(sentence);
       std::this_thread::sleep_for(std::chrono::duration<double>(pause));

@@ -15,6 +15,12 @@ struct ClientOptions {
   std::string secret;       // empty: none
   double retry = 0.0;       // seconds to wait for a lost server; 0: not at all
   double timeout = 0.0;     // seconds to wait for one answer; 0: for ever
+
+  // What a sentence about a lost server ends in while it is waited for.
+  std::string waiting() const
+  {
+    return " (waiting up to " + std::to_string(static_cast<long>(retry)) + " s)";
+  }
 };
 
 class Client {

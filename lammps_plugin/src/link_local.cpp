@@ -65,7 +65,9 @@ void Link::compute_locally(bigint step, double **x, double **f)
   request.owner = owner_.data();
   request.skin = neighbor->skin;
   request.force = request.owned ? f[0] : nullptr;
-  stop_if(refusal([&] { local_->forces(request); }));
+  std::string line;
+  stop_if(refusal([&] { line = local_->forces(request); }));
+  if (!line.empty() && comm->me == 0) say("forcenet " + external_id_ + ": " + line);
 }
 
 // Atoms also stay where they are for a server on other MPI ranks, to which each rank sends its own.

@@ -41,9 +41,10 @@ double Local::shell(double skin)
   return cutoff;
 }
 
-void Local::forces(LocalStep &step)
+std::string Local::forces(LocalStep &step)
 {
   check(evaluator_->forces(handle_, &step, &reply_[0], static_cast<int>(reply_.size())));
+  return printable(reply_.c_str());
 }
 
 void Local::check(int code)

@@ -31,7 +31,7 @@ struct Evaluator {
   int (*open)(int *handle, char *reply, int room);
   int (*hello)(int handle, const char *text, int length, char *reply, int room);    // a WELCOME
   int (*shell)(int handle, double skin, double *cutoff, char *reply, int room);
-  int (*forces)(int handle, LocalStep *step, char *reply, int room);
+  int (*forces)(int handle, LocalStep *step, char *reply, int room);    // "", or a line to tell
   void (*close)(int handle);
 };
 
@@ -46,7 +46,7 @@ class Local {
   // All throw Refused.
   Welcome hello(const Settings &settings);
   double shell(double skin);    // how far LAMMPS's ghosts must reach, in its units
-  void forces(LocalStep &step);
+  std::string forces(LocalStep &step);    // what there is to tell the user, mostly nothing
 
  private:
   explicit Local(const Evaluator *evaluator);

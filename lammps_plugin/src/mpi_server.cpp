@@ -60,10 +60,11 @@ void MpiServer::connect(const Client::Say &say)
       } catch (const Lost &lost) {
         const std::string sentence = "the force server at " + options_.address +
             " cannot be reached (" + lost.what() +
-            "): start it with 'forcenet-md serve --model MODEL --listen " + options_.address +
-            "', or give 'retry SECONDS' to wait for it";
+            "): start it with 'mpirun -n R forcenet-md serve --model MODEL --listen " +
+            options_.address + "'" +
+            (options_.retry > 0.0 ? "" : ", or give 'retry SECONDS' to wait for it");
         if (options_.retry <= 0.0 || patience.milliseconds_left() == 0) throw Refused(sentence);
-        if (!waiting) say("forcenet: " + sentence);
+        if (!waiting) say("forcenet: " + sentence + options_.waiting());
         waiting = true;
       }
       std::this_thread::sleep_for(Ranks::Seconds(pause));

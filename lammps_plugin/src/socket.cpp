@@ -217,7 +217,7 @@ void Socket::receive(char *into, std::size_t count, const Deadline &deadline)
     if (n > 0)
       done += static_cast<std::size_t>(n);
     else if (n == 0)
-      throw Lost("it closed the connection");
+      throw Lost("it was stopped or failed: the connection is closed");
     else if (errno == EAGAIN || errno == EWOULDBLOCK)
       wait(POLLIN, deadline);
     else if (errno != EINTR)
