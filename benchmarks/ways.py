@@ -27,8 +27,8 @@ from forcenet_md.models.forcenet import ForceNet, ForceNetConfig
 
 CELLS = {4000: (10, 10, 10), 32000: (20, 20, 20)}
 # the model, atoms, steps
-ROWS = [("tiny", 4000, 60), ("tiny", 32000, 15), ("alloy", 4000, 5), ("alloy", 32000, 2)]
-REPEATS = 3
+ROWS = [("tiny", 4000, 60), ("tiny", 32000, 15), ("alloy", 4000, 8)]
+REPEATS = 7
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 

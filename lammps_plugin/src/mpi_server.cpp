@@ -255,6 +255,8 @@ void MpiServer::receive(bool with_text)
     next = now + std::chrono::seconds(1);
     if (!door_.server_lives()) throw Lost("it ended");
   };
+  for (auto &request : sent_) Ranks::wait(request, nullptr, look);    // large ones need our help
+  sent_.clear();
   for (auto &part : parts_) {
     MPI_Request request;
     MPI_Irecv(part.answer.data(), static_cast<int>(part.answer.size()), MPI_DOUBLE, part.rank,
@@ -266,8 +268,6 @@ void MpiServer::receive(bool with_text)
               server_, &request);
     Ranks::wait(request, nullptr, look);
   }
-  for (auto &request : sent_) Ranks::wait(request, nullptr, look);
-  sent_.clear();
 }
 
 // BYE. The knock goes first, so that the server waits for the next one only.
