@@ -1,9 +1,8 @@
 """LAMMPS's atoms for a model on every rank: the plugin hands its arrays in, and nothing is copied
 to another rank but node rows.
 
-The structs and functions are those of lammps_plugin/src/local.h, where the plugin finds the address
-of our `Evaluator` in the environment. An `Evaluator` may be called for several fixes external; each
-has its handle.
+The plugin finds the address of our `Evaluator` (lammps_structs.py) in the environment. It may be
+called for several fixes external; each has its handle.
 """
 
 from __future__ import annotations
@@ -12,12 +11,21 @@ import ctypes
 import os
 import traceback
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, c_char, c_double, c_int, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import c_char
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forcenet_md.engines.lammps_structs import (
+    CLOSE,
+    FORCES,
+    HELLO,
+    OPEN,
+    SHELL,
+    Evaluator,
+    LocalStep,
+)
 from forcenet_md.errors import ForceNetError, StructureError
 from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import Surroundings
@@ -35,57 +43,6 @@ NOT_FINITE = (
     " or a relaxed starting structure."
 )
 VARIABLE = "FORCENET_MD_LOCAL"  # PROCESS:ADDRESS of an Evaluator
-
-
-class StepHead(ctypes.Structure):
-    """lammps_plugin/src/protocol.h"""
-
-    _fields_ = (
-        ("timestep", c_int64),
-        ("kind", c_uint32),
-        ("dt", c_double),
-        ("cell", c_double * 9),
-        ("origin", c_double * 3),
-        ("periodic", c_uint32),
-    )
-
-
-class LocalStep(ctypes.Structure):
-    """lammps_plugin/src/local.h"""
-
-    _fields_ = (
-        ("head", StepHead),
-        ("fresh", c_int32),
-        ("id_bytes", c_int32),
-        ("owned", c_int64),
-        ("all", c_int64),
-        ("id", c_void_p),
-        ("type", c_void_p),
-        ("x", c_void_p),
-        ("owner", c_void_p),
-        ("skin", c_double),
-        ("force", c_void_p),
-    )
-
-
-Reply = POINTER(c_char)
-OPEN = CFUNCTYPE(c_int, POINTER(c_int), Reply, c_int)
-HELLO = CFUNCTYPE(c_int, c_int, POINTER(c_char), c_int, Reply, c_int)
-SHELL = CFUNCTYPE(c_int, c_int, c_double, POINTER(c_double), Reply, c_int)
-FORCES = CFUNCTYPE(c_int, c_int, POINTER(LocalStep), Reply, c_int)
-CLOSE = CFUNCTYPE(None, c_int)
-
-
-class Evaluator(ctypes.Structure):
-    """lammps_plugin/src/local.h"""
-
-    _fields_ = (
-        ("open", OPEN),
-        ("hello", HELLO),
-        ("shell", SHELL),
-        ("forces", FORCES),
-        ("close", CLOSE),
-    )
 
 
 class LocalModels:

@@ -1,7 +1,7 @@
 // The model on this very rank: it takes LAMMPS's atoms where they lie, and nothing is gathered.
 //
 // `mpirun -n R forcenet-md lammps` puts an Evaluator's address into the environment; its functions
-// are Python's (forcenet_md/engines/lammps_local.py has the same structs). Every call is collective
+// are Python's (forcenet_md/engines/lammps_structs.py has the same structs). Every call is collective
 // and fails on all ranks alike.
 #pragma once
 
