@@ -14,7 +14,9 @@ from forcenet_md.inference.interface import Request
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import One
+from forcenet_md.server.address import MpiAddress
 from forcenet_md.server.monitor import Monitor
+from forcenet_md.server.mpi_door import Port
 from forcenet_md.server.mpi_guest import Guest
 from forcenet_md.server.mpi_wire import Head, Order, sources
 from forcenet_md.system import System
@@ -45,6 +47,19 @@ def test_each_rank_has_its_partners(n_ranks: int, n_there: int) -> None:
         assert all(len(one) == 1 for one in found)
         assert {one[0] for one in found} == set(range(n_there))
     assert found[0][0] == 0
+
+
+def test_what_a_killed_server_left_is_gone_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LAMMPS takes the file for the port of whoever holds the lock."""
+    monkeypatch.setenv("PMI_RANK", "0")
+    path = tmp_path / "alloy"
+    path.write_text("the port of a dead server")
+    door = Port(MpiAddress(f"mpi:{path}", path), One())  # type: ignore[arg-type]
+    assert [file.name for file in tmp_path.iterdir()] == ["alloy.lock"]
+    door.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 class Counting(LocalModel):

@@ -63,7 +63,7 @@ def test_a_program_that_does_not_know_its_colour_is_spoken_of(
     with launch(at(RUN, "mpi:here"), tmp_path, 1, "-screen", "none", *two) as process:
         assert process.stdout
         for line in process.stdout:
-            if "waiting for the other programs of this launch" in line:
+            if "was LAMMPS started without -mpicolor?" in line:
                 return
         raise AssertionError("it ended without a word")
 

@@ -127,7 +127,7 @@ def test_a_fault_stops_lammps_and_the_server_goes_on(small_model: Path, tmp_path
             assert re.search(sentence, done.error), done.output
         two = RUN + "fix two all external pf/callback 1 1\nforcenet two MPI elements Cu Pt\n"
         done = lammps_run(at(two.replace("MPI", served.address), served.address), tmp_path, 2)
-        assert "it serves another LAMMPS" in done.error
+        assert "(it serves another LAMMPS): start one of another NAME" in done.error
 
         (tmp_path / "killed").mkdir()
         with running(served.address, tmp_path / "killed"):

@@ -211,7 +211,7 @@ def test_closing_does_not_remove_anothers_socket(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(AddressError, match="No such file"):
+    with pytest.raises(AddressError, match="its folder does not exist"):
         Listener(UnixAddress(tmp_path / "missing" / "s"))
 
 

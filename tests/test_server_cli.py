@@ -195,7 +195,10 @@ def test_a_reader_that_leaves_early_is_no_fault() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--listen", "unix:/nowhere/s"], "unix:/nowhere/s cannot be listened on (No such file or"),
+        (
+            ["--listen", "unix:/nowhere/s"],
+            "unix:/nowhere/s cannot be listened on (its folder does not exist)",
+        ),
         (["--listen", "tcp:no.invalid:1"], "the host of tcp:no.invalid:1 is unknown ("),
         (["--secret-file", "/nowhere"], "the secret file /nowhere cannot be read (No such file"),
         (["--log-file", "/nowhere/l"], "the log file /nowhere/l cannot be opened (No such file"),

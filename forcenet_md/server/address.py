@@ -228,6 +228,11 @@ def resolve(address: TcpAddress) -> list[tuple[socket.AddressFamily, tuple]]:
 def _cannot_bind(address: Address | MpiAddress, error: OSError) -> AddressError:
     if error.errno == errno.EADDRINUSE:
         return _already_served(address)
+    if error.errno == errno.ENOENT:
+        return AddressError(
+            f"{address} cannot be listened on (its folder does not exist): give another address"
+            " with --listen, or make the folder."
+        )
     return AddressError(
         f"{address} cannot be listened on ({error.strerror or error}): give another address with"
         " --listen."

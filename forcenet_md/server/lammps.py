@@ -148,7 +148,8 @@ def _check_masses(elements: list[str], masses: list[str], units: UnitStyle) -> N
         if not abs(mass - expected) <= MASS_TOLERANCE:
             raise RequestError(
                 f"atom type {type_} has mass {mass:.4g} amu but {element} has {expected:.4g}:"
-                " put the elements in the order of the atom types, or turn the mass check off."
+                " put the elements in the order of the atom types, or turn the check off"
+                " (mass_check no)."
             )
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from forcenet_md.errors import ForceNetError, ModelFileError
@@ -111,8 +112,8 @@ def serve(
         with one_for_all(world):
             if options.committee or options.model.startswith("ase:"):
                 raise ModelFileError(
-                    f"a committee or an ASE calculator cannot be served at {address}: give --listen"
-                    " unix:PATH."
+                    f"a committee or an ASE calculator cannot be served at {address}: start the"
+                    " server without mpirun, with --listen unix:PATH."
                 )
             door = make_door()
             stack.callback(door.close)
@@ -124,9 +125,9 @@ def serve(
         with one_for_all(world):
             door.open()
         if world.rank == 0:
-            for line in model_lines(network.capabilities):
+            for line in model_lines(replace(network.capabilities, ranks=world.size)):
                 say.write(line)
-            say.write(f"listening on {address}, {world.size} ranks")
+            say.write(f"listening on {address}")
             for line in ready_lines(network.capabilities, str(address)):
                 say.write(line)
             if isinstance(monitor, TerminalMonitor):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PAUSE = 0.05  # s between two looks whether somebody knocks
 KNOCK = 1701  # tag
 LONG = 15.0  # s without the other programs of a launch until that is said
+TOO_LONG = 300.0  # s until it ends
 COLOURS = (
     "mpirun -n L lmp -mpicolor 0 -in FILE : -n R forcenet-md serve … --mpicolor 1, with another"
     " colour for each program"
@@ -70,6 +71,8 @@ class Port:
         self._port = ""
         self._guest: str | None = None  # what its knock says
         self._lock = acquire(address) if world.rank == 0 else None
+        if world.rank == 0:  # what a killed server has left would send LAMMPS to it
+            self._remove(address.path)
 
     def open(self) -> None:
         if self._world.rank != 0:
@@ -110,10 +113,14 @@ class Port:
         if self._lock is None:
             return
         for path in (self._address.path, self._knock):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self._remove(path)
         release(self._lock, lock_path(self._address.path))
         self._lock = None
+
+    @staticmethod
+    def _remove(path: Path) -> None:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class Launch:
@@ -160,10 +167,20 @@ def own_ranks(everyone: Intracomm, color: int | None) -> Intracomm:
     """
     from mpi4py import MPI
 
-    hint = f"forcenet-md: waiting for the other programs of this launch: it is {COLOURS}"
-    timer = threading.Timer(LONG, lambda: print(hint, file=sys.stderr, flush=True))
-    timer.daemon = True
-    if everyone.rank in (0, everyone.size - 1):
+    def say() -> None:
+        if everyone.rank in (0, everyone.size - 1):
+            print(
+                "forcenet-md: the other programs of this launch do not come: was LAMMPS started"
+                f" without -mpicolor? A launch of several programs is {COLOURS}; this one ends in"
+                f" {TOO_LONG / 60:.0f} minutes, or with Ctrl-C.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    # MPI itself waits in this thread; mpirun ends all of a launch with any of them
+    timers = [threading.Timer(LONG, say), threading.Timer(LONG + TOO_LONG, os._exit, (1,))]
+    for timer in timers:
+        timer.daemon = True
         timer.start()
     try:
         if color is None:
@@ -173,7 +190,8 @@ def own_ranks(everyone: Intracomm, color: int | None) -> Intracomm:
             return everyone
         comm = cast("Intracomm", everyone.Split(color, everyone.rank))  # as LAMMPS does
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
     if comm.size == everyone.size:
         raise LaunchError(
             "--mpicolor is for a server in one launch with LAMMPS, and there is no LAMMPS of"

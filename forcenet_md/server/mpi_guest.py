@@ -65,7 +65,8 @@ class Guest:
             return
         who = self._settings.describe()
         if before is None or who != before.describe():
-            self._monitor.log(f"{who} on {self._wire.n_there} ranks, served by {self._ranks.size}")
+            ranks = f"LAMMPS's ranks: {self._wire.n_there}, ours: {self._ranks.size}"
+            self._monitor.log(f"{who}; {ranks}")
         self._wire.tell(welcome(capabilities), refused=False)
 
     def _step(self, head: Head) -> bool:

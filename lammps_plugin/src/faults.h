@@ -16,6 +16,11 @@ struct Lost : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// It is there, but not for us yet.
+struct Busy : Lost {
+  using Lost::Lost;
+};
+
 // The sentence with which the other side refuses, or "".
 template <typename Work> std::string refusal(Work work)
 {

@@ -66,7 +66,7 @@ std::string MpiDoor::knock()
 {
   if (!server_lives()) throw Lost("no server has published a port in " + path);
   knock_ = try_lock(path + ".knock");
-  if (knock_ < 0) throw Lost("it serves another LAMMPS");
+  if (knock_ < 0) throw Busy("it serves another LAMMPS");
   std::ifstream stream(path);
   const std::string port{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
   if (port.empty() || !server_lives()) {

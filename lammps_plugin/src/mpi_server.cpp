@@ -58,10 +58,12 @@ void MpiServer::connect(const Client::Say &say)
         port = door_.knock();
         return;
       } catch (const Lost &lost) {
+        const bool busy = dynamic_cast<const Busy *>(&lost);
         const std::string sentence = "the force server at " + options_.address +
-            " cannot be reached (" + lost.what() +
-            "): start it with 'mpirun -n R forcenet-md serve --model MODEL --listen " +
-            options_.address + "'" +
+            " cannot be reached (" + lost.what() + "): start " +
+            (busy ? "one of another NAME" : "it") +
+            " with 'mpirun -n R forcenet-md serve --model MODEL --listen " +
+            (busy ? "mpi:NAME" : options_.address) + "'" +
             (options_.retry > 0.0 ? "" : ", or give 'retry SECONDS' to wait for it");
         if (options_.retry <= 0.0 || patience.milliseconds_left() == 0) throw Refused(sentence);
         if (!waiting) say("forcenet: " + sentence + options_.waiting());
@@ -235,7 +237,7 @@ void MpiServer::converse(const std::string &when, bool with_text)
     server_ = MPI_COMM_NULL;    // nothing may be asked of it any more
     door_.leave();
     throw Refused("the force server at " + options_.address + " was lost " + when + " (" + why +
-                  "): look at its messages");
+                  "): look at its messages, start it again, and LAMMPS from its last restart file");
   }
   const std::string sentence = printable(parts_.front().text);
   close();
