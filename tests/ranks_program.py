@@ -188,10 +188,10 @@ def sessions() -> dict[str, float]:
             all_ranks.evaluate(
                 [Request(s, x) for s, x in zip((first, second), systems, strict=True)]
             )
-        before = len(all_ranks.crew.parts)
+        before = len(all_ranks.crew.bricks)
         del first
         all_ranks.evaluate([Request(second, systems[1])])
-        return {"before": before, "after": len(all_ranks.crew.parts)}
+        return {"before": before, "after": len(all_ranks.crew.bricks)}
 
 
 def fault() -> dict[str, object]:

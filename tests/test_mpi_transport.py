@@ -207,10 +207,8 @@ def test_a_lost_server_stops_lammps(how: str, small_model: Path, tmp_path: Path)
             assert next_one.end() == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a fault of LAMMPS", *(pytest.param(n, marks=SLOW) for n in ("one_point", "element"))],
-)
+@SLOW
+@pytest.mark.parametrize("name", ["a fault of LAMMPS", "one_point", "element"])
 def test_a_fault_ends_one_launch(name: str, small_model: Path, tmp_path: Path) -> None:
     text, sentence = FAULTS[name]
     done = one_launch(at(text, "mpi:here"), tmp_path, small_model, 2, 1)

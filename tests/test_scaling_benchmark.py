@@ -261,6 +261,7 @@ def test_films_and_droplets() -> None:
     assert sum(c.edges[0] for c in counts) == build_edges(drop, NETWORK.cutoff).n_edges
 
 
+@pytest.mark.slow
 def test_the_page_and_the_figure(tmp_path: Path) -> None:
     given = options(["--latency", "5e-6", "--today-root", "1e-7"])
     networks = [replace(NETWORK, name="alloy"), replace(NETWORK, name="paper", width=512)]
