@@ -129,9 +129,9 @@ def test_a_step_in_other_units(units, length, time):
     read = read_step(data, settings(units=units, masses="none"), MODEL, max_atoms=1000)
     np.testing.assert_allclose(read.system.positions, atoms.positions, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(read.system.cell, atoms.cell.array, rtol=1e-6)
-    assert read.velocities is not None
-    np.testing.assert_allclose(read.velocities, v, rtol=1e-6)
-    assert read.timestep == pytest.approx(0.002)
+    assert read.moment.velocities is not None
+    np.testing.assert_allclose(read.moment.velocities, v, rtol=1e-6)
+    assert read.moment.timestep == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forcenet_md.errors import ProtocolError
-from forcenet_md.inference.interface import Capabilities
+from forcenet_md.inference.interface import Capabilities, Kind
 from forcenet_md.server import auth, lammps, protocol
-from forcenet_md.server.protocol import HEADER, ForcesFrame, Kind, MessageType, StepFrame
+from forcenet_md.server.protocol import HEADER, ForcesFrame, MessageType, StepFrame
 
 GOLDEN = Path(__file__).parent / "data" / "protocol"
 SECRET = b"correct horse battery staple"

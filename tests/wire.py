@@ -7,8 +7,8 @@ import socket
 import numpy as np
 from serving import InProcess, messages
 
+from forcenet_md.inference.interface import Kind
 from forcenet_md.server.protocol import (
-    Kind,
     MessageType,
     StepFrame,
     encode_step,

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from forcenet_md.errors import ForceNetError
 from forcenet_md.system import Forces, System
@@ -26,6 +30,8 @@ class Capabilities:
         maximum and mean, see inference/committee.py
     notes: what the card says it is for; none of a committee
     ranks: how many of MPI compute it together
+    velocities: it cannot answer without them; velocities_welcome: they are of use where an engine
+        has them
     """
 
     name: str
@@ -35,6 +41,7 @@ class Capabilities:
     stress: bool
     conservative: bool
     velocities: bool = False
+    velocities_welcome: bool = False
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
     spread: bool = False
@@ -56,6 +63,36 @@ class Capabilities:
         )
 
 
+class Kind(IntEnum):
+    """Why an engine asks: set-up of a run, a step of it, or an iteration of a minimiser."""
+
+    SETUP = 0
+    RUN = 1
+    MINIMISE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where in a simulation a request stands, as far as its engine says.
+
+    stream: which of the simulations that are served side by side, counted from 0
+    step: the engine's own count, or None
+    timestep: ps; 0 where it is not known
+    velocities: [n_atoms, 3] Å/ps, or None. LAMMPS asks for forces in the middle of velocity Verlet:
+        at a step (Kind.RUN) they are those of half a timestep before.
+    masses: [n_atoms] amu, or None
+    ids: [n_atoms] the engine's own, or None
+    """
+
+    stream: int = 0
+    step: int | None = None
+    kind: Kind = Kind.RUN
+    timestep: float = 0.0
+    velocities: NDArray[np.float64] | None = None
+    masses: NDArray[np.float64] | None = None
+    ids: NDArray[np.int64] | None = None
+
+
 class Session(Protocol):
     """What is kept for one simulation between its steps (neighbour list, calculator)."""
 
@@ -67,12 +104,14 @@ class Request:
     keep_net_force: the net force is not taken out (atoms are held, or the group is not all),
         unless the model was trained without it: then it means nothing and always goes
     want_stress: energy and stress are wanted if the model has them
+    moment: for whoever watches the run; it changes no force
     """
 
     session: Session
     system: System
     keep_net_force: bool = False
     want_stress: bool = True
+    moment: Moment = Moment()
 
 
 @dataclass(slots=True)

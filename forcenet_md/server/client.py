@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from forcenet_md.errors import AddressError, ProtocolError, RequestError
+from forcenet_md.inference.interface import Kind
 from forcenet_md.server import auth
 from forcenet_md.server.address import connect, parse_address
 from forcenet_md.server.protocol import (
     HEADER,
     TEXT_LIMIT,
     ForcesFrame,
-    Kind,
     MessageType,
     StepFrame,
     decode_forces,

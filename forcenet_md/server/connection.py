@@ -47,7 +47,10 @@ class State(Enum):
 
 
 class Connection:
-    """The server's end of one connection. Times are seconds of the loop's clock."""
+    """The server's end of one connection. Times are seconds of the loop's clock.
+
+    stream: see `inference.interface.Moment`
+    """
 
     def __init__(
         self,
@@ -58,8 +61,10 @@ class Connection:
         secret: bytes | None,
         monitor: Monitor,
         now: float,
+        stream: int = 0,
     ) -> None:
         self.sock = sock
+        self.stream = stream
         self.name = name
         self.requests: Sequence[Request] = ()
         self.ended = False
@@ -287,13 +292,21 @@ class Connection:
                 self._settings,
                 self._evaluator.capabilities,
                 self._limits.max_atoms,
+                self.stream,
             )
         except ProtocolError:
             raise
         except ForceNetError as error:
             self._error(str(error), now)
             return
-        self.requests = (Request(self._session, self._step.system, self._settings.keep_net_force),)
+        self.requests = (
+            Request(
+                self._session,
+                self._step.system,
+                self._settings.keep_net_force,
+                moment=self._step.moment,
+            ),
+        )
         self._monitor.add("codec", time.perf_counter() - start)
 
     # Writing -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forcenet_md.errors import EvaluationError, ForceNetError, ProtocolError
-from forcenet_md.inference.interface import Request, Session
+from forcenet_md.inference.interface import Moment, Request, Session
 from forcenet_md.server import ipi_codec as codec
 from forcenet_md.server.connection import STOPPED
 from forcenet_md.system import Forces, System
@@ -229,8 +229,13 @@ class IpiConnection:
         for system in self._systems:
             self._driver.check_cell(system)
         self._asked = [
-            Request(session, system, template.keep_net_force)
-            for session, system in zip(self._sessions, self._systems, strict=False)
+            Request(
+                session,
+                system,
+                template.keep_net_force,
+                moment=Moment(stream=self._number * batch + k),
+            )
+            for k, (session, system) in enumerate(zip(self._sessions, self._systems, strict=False))
         ]
         self._since = time.monotonic()
         self._driver.gather.ask(self._number, self._driver.server.clock())

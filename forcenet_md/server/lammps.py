@@ -13,10 +13,9 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.errors import RequestError, UnknownElementError
-from forcenet_md.inference.interface import Capabilities
+from forcenet_md.inference.interface import Capabilities, Moment
 from forcenet_md.server.protocol import (
     Buffer,
-    Kind,
     StepFrame,
     decode_step,
     decode_text,
@@ -33,6 +32,7 @@ MASS_TOLERANCE = 0.5  # amu
 class Settings:
     """What a HELLO said, checked. numbers [n_types] are the atomic numbers of types 1, 2, …
 
+    masses: [n_types] amu, or None where each atom has one of its own
     spread: it takes the spread of a committee
     """
 
@@ -43,6 +43,7 @@ class Settings:
     group: str
     held: bool
     need: frozenset[str]
+    masses: NDArray[np.float64] | None = None
     spread: bool = False
 
     @property
@@ -57,13 +58,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request in our units: timestep in ps, velocities [n_atoms, 3] in Å/ps or None."""
+    """One request in our units; step: the engine's."""
 
     step: int
-    kind: Kind
-    timestep: float
     system: System
-    velocities: NDArray[np.float64] | None
+    moment: Moment
 
 
 def symbols(numbers: Iterable[int]) -> str:
@@ -87,8 +86,9 @@ def read_hello(payload: Buffer, model: Capabilities, max_atoms: int) -> Settings
     units = unit_style(value("units"))
     elements = value("elements").split()
     numbers = _atomic_numbers(elements, model)
-    if value("mass_check") != "off":
-        _check_masses(elements, value("masses").split(), units)
+    masses = _read_masses(value("masses").split(), elements, units)
+    if value("mass_check") != "off" and masses is not None:
+        _check_masses(elements, masses)
     n_atoms = value("atoms")
     if not (n_atoms.isascii() and n_atoms.isdecimal()) or len(n_atoms) > 18:
         raise RequestError(f"{n_atoms!r} is not a number of atoms.")
@@ -103,6 +103,7 @@ def read_hello(payload: Buffer, model: Capabilities, max_atoms: int) -> Settings
         group=value("group"),
         held=value("held") != "no",
         need=need,
+        masses=masses,
         spread=lines.get("spread", [""])[0] == "yes",
     )
 
@@ -134,16 +135,24 @@ def _atomic_numbers(elements: list[str], model: Capabilities) -> NDArray[np.int6
     return np.array([atomic_numbers[e] for e in elements], dtype=np.int64)
 
 
-def _check_masses(elements: list[str], masses: list[str], units: UnitStyle) -> None:
-    if masses == ["none"]:
-        return
-    if len(masses) != len(elements):
-        raise RequestError(f"{len(elements)} elements but {len(masses)} masses were given.")
-    for type_, (element, text) in enumerate(zip(elements, masses, strict=True), start=1):
+def _read_masses(
+    texts: list[str], elements: list[str], units: UnitStyle
+) -> NDArray[np.float64] | None:
+    if texts == ["none"]:
+        return None
+    if len(texts) != len(elements):
+        raise RequestError(f"{len(elements)} elements but {len(texts)} masses were given.")
+    masses = []
+    for type_, text in enumerate(texts, start=1):
         try:
-            mass = float(text) * units.mass
+            masses.append(float(text) * units.mass)
         except ValueError:
             raise RequestError(f"the mass {text!r} of atom type {type_} is not a number.") from None
+    return np.array(masses)
+
+
+def _check_masses(elements: list[str], masses: NDArray[np.float64]) -> None:
+    for type_, (element, mass) in enumerate(zip(elements, masses, strict=True), start=1):
         expected = atomic_masses[atomic_numbers[element]]
         if not abs(mass - expected) <= MASS_TOLERANCE:
             raise RequestError(
@@ -176,7 +185,7 @@ def welcome(model: Capabilities, spread: bool = False) -> bytes:
         ("energy", yes(model.energy)),
         ("virial", yes(model.stress)),
         ("conservative", yes(model.conservative)),
-        ("velocities", yes(model.velocities)),
+        ("velocities", yes(model.velocities or model.velocities_welcome)),
         ("cutoff", str(float(model.cutoff))),
         ("elements", symbols(model.numbers)),
         *([("spread", "yes")] if spread and model.spread else []),
@@ -184,7 +193,9 @@ def welcome(model: Capabilities, spread: bool = False) -> bytes:
     )
 
 
-def read_step(payload: Buffer, settings: Settings, model: Capabilities, max_atoms: int) -> Step:
+def read_step(
+    payload: Buffer, settings: Settings, model: Capabilities, max_atoms: int, stream: int = 0
+) -> Step:
     """The request of a STEP payload; arrays are views of it where units allow.
 
     Raises ProtocolError (not a STEP), RequestError (refused), StructureError (not finite).
@@ -202,15 +213,17 @@ def read_step(payload: Buffer, settings: Settings, model: Capabilities, max_atom
             frame.cell * units.length,
             frame.periodic,
         )
-    return Step(
+    velocities = frame.velocities
+    moment = Moment(
+        stream=stream,
         step=frame.step,
         kind=frame.kind,
         timestep=frame.timestep * units.time,
-        system=system,
-        velocities=(
-            None if frame.velocities is None else _scaled(frame.velocities, units.velocity)
-        ),
+        velocities=None if velocities is None else _scaled(velocities, units.velocity),
+        masses=None if settings.masses is None else settings.masses[frame.types - 1],
+        ids=frame.ids,
     )
+    return Step(frame.step, system, moment)
 
 
 def _check_atoms(frame: StepFrame, n_types: int) -> None:

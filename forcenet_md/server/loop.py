@@ -117,9 +117,18 @@ class Server:
         sock.setblocking(False)
         self._count += 1
         name = name or f"client {self._count}"
-        now = self.clock()
+        others = {peer.stream for peer in self._peers if isinstance(peer, Connection)}
         self.add(
-            Connection(sock, name, self.evaluator, self.limits, self._secret, self.monitor, now)
+            Connection(
+                sock,
+                name,
+                self.evaluator,
+                self.limits,
+                self._secret,
+                self.monitor,
+                self.clock(),
+                stream=min(set(range(len(others) + 1)) - others),
+            )
         )
 
     def add(self, peer: Peer) -> None:

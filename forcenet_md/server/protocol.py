@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcenet_md.errors import ProtocolError
+from forcenet_md.inference.interface import Kind
 
 Buffer = bytes | bytearray | memoryview
 
@@ -43,14 +44,6 @@ class MessageType(IntEnum):
     FORCES = 7
     ERROR = 8
     BYE = 9
-
-
-class Kind(IntEnum):
-    """Why the engine asks: set-up of a run, a step of it, or an iteration of a minimiser."""
-
-    SETUP = 0
-    RUN = 1
-    MINIMISE = 2
 
 
 class StepFrame(NamedTuple):
