@@ -90,7 +90,8 @@ class Forces:
     forces: [n_atoms, 3] eV/Å
     energy: eV, or None
     stress: [3, 3] eV/Å³ with ASE's sign (−virial / volume), or None
-    extras: what the guards saw, e.g. `net_force` [3] eV/Å that was taken out
+    extras: what was seen beside them: `net_force` [3] eV/Å and `torque` [3] eV that were taken
+        out, `contact` (inference/contacts.py), `force_spread` of a committee, …
     """
 
     forces: NDArray[np.float64]

@@ -65,9 +65,9 @@ def test_what_a_killed_server_left_is_gone_before_the_model_is_loaded(
 class Counting(LocalModel):
     divisions = 0
 
-    def divide(self, *arguments: object) -> None:
+    def divide(self, *arguments: object, **named: object) -> None:
         self.divisions += 1
-        super().divide(*arguments)  # type: ignore[arg-type]
+        super().divide(*arguments, **named)  # type: ignore[arg-type]
 
 
 class Scripted:

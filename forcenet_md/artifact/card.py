@@ -21,6 +21,29 @@ class TrainingData(BaseModel):
     citation: str = Field(min_length=1)
 
 
+class TrainingRange(BaseModel):
+    """How far the training frames went, for guards to warn of what lies beyond.
+
+    shortest: Å, the smallest distance of each pair of elements, as "Ag-Au" in alphabetical order
+    largest_force: eV/Å, of an atom
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    shortest: dict[str, float]
+    largest_force: float = Field(gt=0)
+
+    @field_validator("shortest")
+    @classmethod
+    def _pairs(cls, shortest: dict[str, float]) -> dict[str, float]:
+        for pair, distance in shortest.items():
+            symbols = pair.split("-")
+            if len(symbols) != 2 or not all(s in atomic_numbers for s in symbols):
+                raise ValueError(f"{pair} is no pair of elements")
+            if not distance > 0.0:
+                raise ValueError(f"{pair} at {distance} Å is no distance")
+        return shortest
+
+
 class Card(BaseModel):
     """Capabilities and provenance of a model.
 
@@ -35,6 +58,7 @@ class Card(BaseModel):
     staged: has the stages of models/interface.py; else it is served on one domain
     augmentation: rotations the training saw
     test_errors: figures on held-out data, each with its unit in its name
+    training_range: of the training frames; files from before it was noted have none
     sha256: over every other member of the archive, filled in by export
     """
 
@@ -58,6 +82,7 @@ class Card(BaseModel):
     augmentation: Literal["so3", "z", "none"]
     training_data: TrainingData
     test_errors: dict[str, Any]
+    training_range: TrainingRange | None = None
     pair_floor: bool = False
     notes: str = ""
     sha256: str = ""

@@ -12,7 +12,7 @@ import torch
 from ase.data import chemical_symbols
 
 from forcenet_md.artifact import archive, torchscript
-from forcenet_md.artifact.card import Card, make_card
+from forcenet_md.artifact.card import Card, TrainingRange, make_card
 from forcenet_md.artifact.check import check_program
 from forcenet_md.artifact.fold import LAYOUT, fold
 from forcenet_md.artifact.trainable import pack
@@ -34,6 +34,7 @@ def export_model(
     test_errors: dict[str, Any],
     notes: str = "",
     net_force_removed: bool = False,
+    training_range: TrainingRange | None = None,
 ) -> Card:
     """Fold, script and write a ForceNet with its card, and its trainable weights beside it.
 
@@ -70,6 +71,7 @@ def export_model(
             "augmentation": augmentation,
             "training_data": training_data,
             "test_errors": test_errors,
+            "training_range": training_range,
             "notes": notes,
         }
     )

@@ -203,7 +203,7 @@ class LammpsLocal:
         shift = shifts(points, rank, row, frame)
         around = Surroundings(step.owned, points, numbers, ids, rank, row, shift)
         reach = self._model.network.card.cutoff + skin + SLACK
-        self._model.divide(around, reach)
+        self._model.divide(around, reach, isolated=not periodic.any())
 
 
 def array(address: int | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, sqrt
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +36,7 @@ class CutoffFilter:
         self._floats = np.empty((5, size))
         self._rows = np.empty(size, dtype=np.int32)
         self._near = np.empty(size, dtype=bool)
+        self._shortest = inf  # squared, Å²
 
     def __call__(self, positions: Array) -> Edges:
         """The edges at these positions [n_atoms, 3], in arrays of their own.
@@ -48,6 +51,7 @@ class CutoffFilter:
         source, target = np.empty(n_pairs, np.int32), np.empty(n_pairs, np.int32)
         vector = np.empty((n_pairs, 3))
         n_edges = 0
+        self._shortest = inf
         for start in range(0, n_pairs, CHUNK):
             chunk = slice(start, start + CHUNK)
             image, at = pairs.image[chunk], pairs.target[chunk]
@@ -60,7 +64,7 @@ class CutoffFilter:
             pairs.atom.take(rows, out=source[kept], mode="clip")
             at.take(near, out=target[kept], mode="clip")
             n_edges = kept.stop
-        return Edges(source[:n_edges], target[:n_edges], vector[:n_edges])
+        return Edges(source[:n_edges], target[:n_edges], vector[:n_edges], sqrt(self._shortest))
 
     def _differences(
         self, images: Array, image: NDArray[np.int32], atoms: Array, at: NDArray[np.int32]
@@ -73,7 +77,9 @@ class CutoffFilter:
             images[k].take(image, out=component, mode="clip")
             component -= atoms[k].take(at, out=spare, mode="clip")
             squared += np.multiply(component, component, out=spare)
-        if squared.min() < COINCIDENT**2:
+        shortest = float(squared.min())
+        self._shortest = min(self._shortest, shortest)
+        if shortest < COINCIDENT**2:
             pair = int(squared.argmin())
             rows = int(at[pair]), int(self.candidates.atom[image[pair]])
             a, b = sorted(row + 1 if self._ids is None else int(self._ids[row]) for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,13 @@ class Edges:
 
     source, target: [n_edges] int32
     vector: [n_edges, 3] float64, x_source − x_target + S·cell, Å
+    shortest: Å, of all edges; infinity where it is not known to be less than the cutoff
     """
 
     source: NDArray[np.int32]
     target: NDArray[np.int32]
     vector: NDArray[np.float64]
+    shortest: float = inf
 
     @property
     def n_edges(self) -> int:
@@ -52,4 +55,4 @@ def keep_nearest(edges: Edges, cap: int, n_atoms: int) -> Edges:
         keys[~inside] = np.iinfo(np.int64).max
         last = np.partition(keys, cap - 1, axis=1)[:, cap - 1, None]
         keep[rows[inside]] = (keys <= last)[inside]
-    return Edges(edges.source[keep], edges.target[keep], edges.vector[keep])
+    return Edges(edges.source[keep], edges.target[keep], edges.vector[keep], edges.shortest)

@@ -32,10 +32,10 @@ from forcenet_md.inference.evaluator import (
     ModelEvaluator,
     card_warnings,
     check_finite,
-    without_net_force,
 )
 from forcenet_md.inference.graph_evaluator import GraphEvaluator, MemberError, ModelSession, Part
 from forcenet_md.inference.interface import Capabilities, Request
+from forcenet_md.inference.rigid import without_rigid_motion
 from forcenet_md.inference.shared_basis import SharedBasis, can_share
 from forcenet_md.system import Forces, System
 
@@ -79,6 +79,7 @@ class CommitteeEvaluator(GraphEvaluator):
                 f"the committee has the joint sha256 {self.capabilities.sha256}, not {sha256}: a"
                 " member is another model than the one asked for."
             )
+        self.contacts = self.members[0].contacts
         self._graphs: dict[Graph, list[int]] = {}
         for k, member in enumerate(self.members):
             graph = (member.card.cutoff, member.card.neighbour_cap)
@@ -119,26 +120,31 @@ class CommitteeEvaluator(GraphEvaluator):
         cutoff, cap = graph
         if cutoff < self.capabilities.cutoff:
             near = np.einsum("ij,ij->i", edges.vector, edges.vector) <= cutoff**2
-            edges = Edges(edges.source[near], edges.target[near], edges.vector[near])
+            kept = edges.source[near], edges.target[near], edges.vector[near]
+            edges = Edges(*kept, edges.shortest)
         return edges if cap is None else keep_nearest(edges, cap, n_atoms)
 
     def finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
         forces = np.empty((len(self.members), len(rows), 3))
-        nets = np.empty((len(self.members), 3))
+        seen: dict[str, list[NDArray[np.float64]]] = {}
         for k, member in enumerate(self.members):
             try:
                 check_finite(rows[:, k], _who(member))
             except EvaluationError as e:
                 return e
             # Before the mean, which is the same: a net force that nobody feels is no disagreement.
-            forces[k], nets[k] = without_net_force(rows[:, k], member.card, request.keep_net_force)
+            forces[k], rigid = without_rigid_motion(
+                rows[:, k], request.system, member.card, request.keep_net_force
+            )
+            for name, value in rigid.items():
+                seen.setdefault(name, []).append(value)
         mean = forces.mean(axis=0)
         with np.errstate(over="ignore"):  # of absurd forces: an infinite spread says so
             spread = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
         return Forces(
             mean,
             extras={
-                "net_force": nets.mean(axis=0),
+                **{name: np.mean(values, axis=0) for name, values in seen.items()},
                 "force_spread": spread,
                 "force_spread_max": float(spread.max()),
                 "force_spread_mean": float(spread.mean()),
@@ -211,6 +217,7 @@ def committee_capabilities(paths: Sequence[Path], cards: Sequence[Card]) -> Capa
         sha256=joint_sha256(cards),
         warnings=(*warnings, *card_warnings(f"the {name}", cards)),
         spread=True,
+        training_range=cards[0].training_range,
     )
 
 

@@ -17,6 +17,7 @@ from forcenet_md.graph.edges import keep_nearest
 from forcenet_md.graph.exchange import Exchange
 from forcenet_md.graph.frame import Array
 from forcenet_md.graph.pieces import Division, Piece
+from forcenet_md.inference.contacts import Contact, closest_of
 
 if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator
@@ -41,12 +42,14 @@ class Domain:
     """The forces on a rank's atoms.
 
     edges: how many the last step computed in each layer
+    contact: its closest pair, by ids (inference/contacts.py)
     """
 
     def __init__(self, network: ModelEvaluator, division: Division, exchange: Exchange) -> None:
         self.division = division
         self.exchange = exchange
         self.edges: list[int] = []
+        self.contact: Contact | None = None
         self._network = network
         around, card = division.around, network.card
         device = network.device
@@ -97,6 +100,7 @@ class Domain:
         h = model.embed(self._species)
         forces = h.new_empty((n_owned, 3))
         self.edges = [0] * n_layers
+        self.contact = None
         for k in range(n_layers):
             last = k == n_layers - 1
             refreshed = k == 0 or not self.exchanged
@@ -145,7 +149,12 @@ class Domain:
         division, network = self.division, self._network
         piece: Piece = division.pieces[i]
         piece.pairs.shift[:] = division.shifts(piece, points)
-        edges = self._filters[i](points[division.home[piece.rows]])
+        home = division.home[piece.rows]
+        edges = self._filters[i](points[home])
+        contact = network.contacts.closest(edges, division.around.numbers[home])
+        if contact is not None:
+            a, b = sorted(division.around.ids[home[[contact.a, contact.b]]].tolist())
+            self.contact = closest_of((self.contact, contact._replace(a=a, b=b)))
         if network.card.neighbour_cap is not None:
             edges = keep_nearest(edges, network.card.neighbour_cap, piece.n_targets)
         device = network.device

@@ -17,9 +17,11 @@ from forcenet_md.artifact.export import load_model
 from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError, UnknownElementError
 from forcenet_md.graph.neighbours import MAX_EDGES
 from forcenet_md.inference.batch import Batch, collate
+from forcenet_md.inference.contacts import Contacts
 from forcenet_md.inference.crew import Crew, DividedEvaluator
 from forcenet_md.inference.graph_evaluator import GraphEvaluator, ModelSession, Part
 from forcenet_md.inference.interface import Capabilities, Request
+from forcenet_md.inference.rigid import without_rigid_motion
 from forcenet_md.mpi import One
 from forcenet_md.system import Forces
 
@@ -59,6 +61,7 @@ class ModelEvaluator(GraphEvaluator):
         )
         warnings = card_warnings(self.card.name, [self.card])
         self.capabilities = Capabilities.of_card(self.card, warnings)
+        self.contacts = Contacts(self.card)
         self._divided: DividedEvaluator | None = None
         self._known = np.zeros(120, dtype=bool)
         self._known[sorted(self.card.numbers)] = True
@@ -123,8 +126,8 @@ class ModelEvaluator(GraphEvaluator):
             check_finite(rows, "the model")
         except EvaluationError as e:
             return e
-        forces, net = without_net_force(rows, self.card, request.keep_net_force)
-        return Forces(forces, extras={"net_force": net})
+        forces, seen = without_rigid_motion(rows, request.system, self.card, request.keep_net_force)
+        return Forces(forces, extras={**seen})
 
 
 def card_warnings(name: str, cards: Sequence[Card]) -> tuple[str, ...]:
@@ -153,21 +156,6 @@ def check_finite(forces: NDArray[np.float64], who: str) -> None:
             " atoms): the structure is far from anything it was trained on; use a smaller"
             " timestep or a relaxed starting structure."
         )
-
-
-def without_net_force(
-    forces: NDArray[np.float64], card: Card, keep: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Forces [n_atoms, 3] of a model as they are served, and the net force [3] it gave.
-
-    keep: see `inference.interface.Request`
-    """
-    net = forces.sum(axis=0)
-    # A model trained without it has an arbitrary net force, which would push loose atoms
-    # over held ones; true forces between atoms sum to zero whether or not some are held.
-    if not card.conservative and (card.net_force_removed or not keep):
-        forces = forces - net / len(forces)
-    return forces, net
 
 
 def checked_device(device: str) -> torch.device:

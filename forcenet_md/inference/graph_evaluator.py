@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.graph.edges import Edges
 from forcenet_md.graph.neighbours import NeighbourList
+from forcenet_md.inference.contacts import Contacts
 from forcenet_md.inference.interface import Capabilities, Evaluator, Request, Session, Timings
 from forcenet_md.system import Forces, System
 
@@ -38,6 +39,7 @@ class GraphEvaluator(ABC):
 
     capabilities: Capabilities
     device: torch.device
+    contacts: Contacts
 
     def __init__(self) -> None:
         self.timings = Timings()
@@ -115,10 +117,15 @@ class GraphEvaluator(ABC):
                 return [self._run(requests, [item])[0] for item in group]
             return [failure(e, len(parts[0][0]))]
         ends = np.cumsum([len(numbers) for numbers, _ in parts])
-        return [
-            self.finish(requests[i], part)
-            for (i, _), part in zip(group, np.split(rows, ends[:-1]), strict=True)
-        ]
+        answers = []
+        for (i, edges), part in zip(group, np.split(rows, ends[:-1]), strict=True):
+            answer = self.finish(requests[i], part)
+            if isinstance(answer, Forces):
+                contact = self.contacts.closest(edges, requests[i].system.numbers)
+                if contact is not None:
+                    answer.extras["contact"] = contact
+            answers.append(answer)
+        return answers
 
 
 def _groups(ready: list[tuple[int, Edges]]) -> list[list[tuple[int, Edges]]]:

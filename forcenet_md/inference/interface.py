@@ -17,7 +17,7 @@ from forcenet_md.errors import ForceNetError
 from forcenet_md.system import Forces, System
 
 if TYPE_CHECKING:
-    from forcenet_md.artifact.card import Card
+    from forcenet_md.artifact.card import Card, TrainingRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Capabilities:
         maximum and mean, see inference/committee.py
     notes: what the card says it is for; none of a committee
     ranks: how many of MPI compute it together
+    training_range: how far the training frames went; None if the model does not say
     velocities: it cannot answer without them; velocities_welcome: they are of use where an engine
         has them
     """
@@ -47,6 +48,7 @@ class Capabilities:
     spread: bool = False
     notes: str = ""
     ranks: int = 1
+    training_range: TrainingRange | None = None
 
     @classmethod
     def of_card(cls, card: Card, warnings: tuple[str, ...] = ()) -> Capabilities:
@@ -60,6 +62,7 @@ class Capabilities:
             sha256=card.sha256,
             warnings=warnings,
             notes=card.notes,
+            training_range=card.training_range,
         )
 
 

@@ -17,6 +17,7 @@ from forcenet_md.graph.frame import Array
 from forcenet_md.graph.ghosts import Surroundings
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.ranks import Sharing, make_domain, rank_failure
+from forcenet_md.inference.rigid import inertia, turn
 from forcenet_md.mpi import Ranks, share_fault
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ class LocalModel:
         self.ranks = ranks
         self.sharing = sharing
         self._domain: Domain | None = None
+        self._isolated = False
 
-    def divide(self, around: Surroundings, reach: float) -> None:
-        """The atoms of this rank and what lies around them have changed; reach: of pairs, Å."""
+    def divide(self, around: Surroundings, reach: float, isolated: bool) -> None:
+        """The atoms of this rank and what lies around them have changed; reach: of pairs, Å;
+        isolated: they are periodic nowhere."""
         self.close()
+        self._isolated = isolated
         self._domain = make_domain(self.network, around, reach, self.ranks, self.sharing)
 
     def forces(self, points: Array, keep_net_force: bool) -> tuple[Array, float]:
@@ -43,18 +47,20 @@ class LocalModel:
         points: [n_points, 3] Å, of the surroundings; keep_net_force: see `interface.Request`.
         Raises, on all ranks, the fault of any.
         """
-        return self._together(lambda domain: domain.forces(points), keep_net_force)
+        return self._together(points, lambda domain: domain.forces(points), keep_net_force)
 
     def forces_of(self, owned: Array, lattice: Array, keep_net_force: bool) -> tuple[Array, float]:
         """As `forces`, of this rank's positions [n_owned, 3] Å alone; lattice: [3, 3] Å, rows that
         the lattice shifts of the surroundings count."""
-        return self._together(lambda domain: domain.forces_of(owned, lattice), keep_net_force)
+        return self._together(
+            owned, lambda domain: domain.forces_of(owned, lattice), keep_net_force
+        )
 
     def fail(self, fault: ForceNetError) -> None:
         """This rank cannot compute its part of a step: the others learn it as in `forces`."""
         assert self._domain is not None
         self._domain.skip()
-        self._without_net_force(np.zeros((0, 3)), fault, True)
+        self._finish(np.zeros((0, 3)), np.zeros((0, 3)), fault, True)
 
     def edges(self) -> str:
         """For the log: how many there were in the last step, and how evenly ranks worked.
@@ -73,7 +79,7 @@ class LocalModel:
             self._domain = None
 
     def _together(
-        self, compute: Callable[[Domain], Array], keep_net_force: bool
+        self, points: Array, compute: Callable[[Domain], Array], keep_net_force: bool
     ) -> tuple[Array, float]:
         domain = self._domain
         assert domain is not None
@@ -87,7 +93,7 @@ class LocalModel:
         except (RuntimeError, MemoryError) as error:
             n_points = domain.division.around.n_points
             fault = rank_failure(self.network, error, n_points, self.ranks.rank)
-        return self._without_net_force(forces, fault, keep_net_force)
+        return self._finish(forces, points[: len(forces)], fault, keep_net_force)
 
     def _not_finite(self, forces: Array) -> EvaluationError | None:
         assert self._domain is not None
@@ -100,17 +106,25 @@ class LocalModel:
             " was trained on; use a smaller timestep or a relaxed starting structure."
         )
 
-    def _without_net_force(
-        self, forces: Array, fault: ForceNetError | None, keep: bool
+    def _finish(
+        self, forces: Array, owned: Array, fault: ForceNetError | None, keep: bool
     ) -> tuple[Array, float]:
-        mine = np.array([*forces.sum(axis=0), len(forces), float(fault is not None)])
+        """As `rigid.without_rigid_motion`, of the atoms of all ranks."""
+        n = len(forces)
+        mine = np.array([*forces.sum(axis=0), *owned.sum(axis=0), n, float(fault is not None)])
         all_ = self.ranks.sum(mine)
-        if all_[4] > 0.0:
+        if all_[7] > 0.0:
             told = share_fault(self.ranks, fault)
             assert told is not None
             raise told
-        mean = all_[:3] / max(all_[3], 1.0)
+        mean, centre = all_[:6].reshape(2, 3) / max(all_[6], 1.0)
         card = self.network.card
-        if not card.conservative and (card.net_force_removed or not keep):
-            forces = forces - mean
+        if not card.conservative:
+            if card.net_force_removed or not keep:
+                forces = forces - mean
+            if self._isolated and not keep:
+                arms = owned - centre
+                torque = np.cross(arms, forces).sum(axis=0)
+                parts = self.ranks.sum(np.array([torque, *inertia(arms)]).ravel()).reshape(4, 3)
+                forces = forces - np.cross(turn(parts[0], parts[1:]), arms)
         return forces, float(np.linalg.norm(mean))

@@ -174,6 +174,9 @@ def _extras(forces: NDArray[np.float64], extras: dict[str, Any]) -> bytes:
     """JSON for i-PI's `extras` output, in eV/Å: what the guards saw, and a committee's spread."""
     largest = np.sqrt(np.einsum("ij,ij->i", forces, forces).max(initial=0.0))
     seen = {"largest_force": largest, **extras}
+    contact = seen.pop("contact", None)
+    if contact is not None:
+        seen |= {"contact_distance": contact.distance, "contact_ratio": contact.ratio}
     spread = seen.pop("force_spread", None)
     if spread is not None and len(spread) <= MANY:
         seen["force_spread"] = np.round(spread, 6)

@@ -154,6 +154,7 @@ class Guest:
         self._model.divide(
             surroundings(self._ids, system.numbers, system.positions, frame, shell, self._ranks),
             reach,
+            isolated=not system.pbc.any(),
         )
         self._reference = Reference(frame, system.numbers, system.positions, SKIN)
         return system.positions

@@ -15,7 +15,7 @@ from forcenet_md.training.config import Config
 from forcenet_md.training.graphs import GraphDataset
 from forcenet_md.training.loop import Trainer
 from forcenet_md.training.metrics import errors_by, frame_errors
-from forcenet_md.training.survey import open_frames
+from forcenet_md.training.survey import open_frames, training_range
 
 
 def check_outputs(config: Config, resume: bool = False) -> None:
@@ -111,6 +111,7 @@ def export(trainer: Trainer) -> Card:
             "citation": config.card.citation,
         },
         test_errors=held_out_errors(trainer),
+        training_range=training_range(trainer.data.train),
         notes=" ".join(note for note in notes if note),
         net_force_removed=config.data.remove_net_force,
     )

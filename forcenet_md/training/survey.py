@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
+from forcenet_md.artifact.card import TrainingRange
 from forcenet_md.data.compiling import open_data
 from forcenet_md.data.store import Frames
 from forcenet_md.errors import DataError, StructureError
@@ -21,6 +22,7 @@ SAMPLE = 200  # frames whose neighbours are counted
 # Up to so many frames are looked at one by one; of more, edges are estimated from the sample, and
 # elements are those of the stores.
 COUNTED = 20_000
+CLOSE = 4.0  # Å: two elements that never came so near are not known to have a shortest distance
 
 
 @dataclass
@@ -199,6 +201,29 @@ def survey(frames: Frames, cutoff: float, cap: int | None, by_edges: bool) -> Su
     if len(rows) == n:
         return Survey(mean, edges)
     return Survey(mean, np.ceil(mean * frames.n_atoms).astype(np.int64))
+
+
+def training_range(frames: Frames) -> TrainingRange | None:
+    """How close atoms come and how large forces are, in at most COUNTED frames, evenly spread;
+    None where there is no force."""
+    n = len(frames)
+    shortest = np.full((119, 119), np.inf)
+    largest = 0.0
+    for row in np.unique(np.linspace(0, n - 1, min(n, COUNTED)).astype(np.int64)).tolist():
+        frame = frames[row]
+        largest = max(largest, frame.largest_force)
+        try:
+            edges = edges_of(frame, CLOSE, None)
+        except StructureError:
+            continue  # the training has told of it
+        z = frame.numbers
+        lengths = np.linalg.norm(edges.vector, axis=1)
+        np.minimum.at(shortest, (z[edges.source], z[edges.target]), lengths)
+    pairs = {}
+    for a, b in np.argwhere(np.isfinite(shortest)).tolist():
+        names = sorted((chemical_symbols[a], chemical_symbols[b]))
+        pairs["-".join(names)] = round(float(shortest[a, b]), 4)
+    return TrainingRange(shortest=pairs, largest_force=round(largest, 4)) if largest else None
 
 
 def _n_edges(frames: Frames, row: int, cutoff: float, cap: int | None) -> int:

@@ -1,0 +1,77 @@
+"""How close atoms come, beside how close they came in a model's training data.
+
+A network knows nothing of distances that it has never seen, and a run that goes wrong mostly shows
+it here before it shows it in its temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf, isfinite
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from numpy.typing import NDArray
+
+from forcenet_md.artifact.card import Card
+from forcenet_md.graph.edges import Edges
+
+# Of the sum of the covalent radii, where a card does not say what was seen in training: below the
+# closest approach of atoms in dense melts (Cu–Cu 1.85 Å) and of bonds (O–H 0.68 Å).
+OF_RADII = 0.7
+
+
+class Contact(NamedTuple):
+    """The closest pair of a structure, by the ratio to what its elements are known from.
+
+    ratio: distance / the shortest known; distance: Å; a, b: rows from 0, or ids on many ranks
+    """
+
+    ratio: float
+    distance: float
+    a: int
+    b: int
+
+
+NONE = Contact(inf, inf, 0, 0)  # as ranks tell it
+
+
+def closest_of(contacts: Iterable[Contact | None]) -> Contact | None:
+    """Of those that parts of a structure have; the lower atoms where they are equal."""
+    found = [Contact(*c[:2], int(c[2]), int(c[3])) for c in contacts if c and isfinite(c[0])]
+    return min(found, default=None)
+
+
+class Contacts:
+    """The shortest known distance of each pair of elements.
+
+    table: [n_numbers, n_numbers] Å, by atomic number; measured: from training data, not from radii
+    """
+
+    def __init__(self, card: Card) -> None:
+        radii = np.nan_to_num(covalent_radii, nan=1.5)
+        self.table = OF_RADII * (radii[:, None] + radii[None, :])
+        seen = card.training_range
+        self.measured = seen is not None and bool(seen.shortest)
+        if seen is not None:
+            for pair, distance in seen.shortest.items():
+                a, b = (chemical_symbols.index(symbol) for symbol in pair.split("-"))
+                self.table[a, b] = self.table[b, a] = distance
+        known = sorted(card.numbers)
+        self.longest = float(self.table[np.ix_(known, known)].max())
+
+    def closest(self, edges: Edges, numbers: NDArray[np.int64]) -> Contact | None:
+        """None where no pair is closer than `longest`, and so none closer than what is known.
+
+        numbers: [n_atoms] of the rows that edges mean
+        """
+        if edges.shortest >= self.longest:
+            return None
+        squared = np.einsum("ij,ij->i", edges.vector, edges.vector)
+        near = np.flatnonzero(squared < self.longest**2)
+        source, target = edges.source[near], edges.target[near]
+        ratio = np.sqrt(squared[near]) / self.table[numbers[source], numbers[target]]
+        k = int(ratio.argmin())
+        a, b = sorted((int(source[k]), int(target[k])))
+        return Contact(float(ratio[k]), float(np.sqrt(squared[near[k]])), a, b)
