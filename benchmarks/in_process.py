@@ -134,8 +134,9 @@ def main() -> None:
 def inside(name: str, arguments: list[str]) -> None:
     """What `forcenet-md lammps` does, with a model that no file holds."""
     from forcenet_md.engines.lammps_in_process import run
+    from forcenet_md.watching.watching import Watching
 
-    run(arguments, lambda: evaluator_of(name))
+    run(arguments, lambda: evaluator_of(name), 200_000, None, None, Watching())
 
 
 if __name__ == "__main__":

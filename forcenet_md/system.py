@@ -109,3 +109,12 @@ class Forces:
     def force_spread(self) -> NDArray[np.float64] | None:
         """[n_atoms] eV/Å: how far the members of a committee are apart; None from one model."""
         return self.extras.get("force_spread")
+
+
+def largest_force(forces: NDArray[np.float64]) -> tuple[int, float]:
+    """Row and length in eV/Å of the largest of forces [n, 3]; 0 of none."""
+    squared = np.einsum("ij,ij->i", forces, forces)
+    if not len(squared):
+        return 0, 0.0
+    top = int(squared.argmax())
+    return top, float(np.sqrt(squared[top]))

@@ -21,6 +21,7 @@ NOWHERE = "unix:/nowhere/s"
 FORCENET = f"forcenet ext {NOWHERE} elements Ar\n"
 ARGON = crystal(2) + NO_PAIR + EXTERNAL + FORCENET
 NVE = "fix 1 all nve\n"
+GUARDS_OFF = ["--guard", "off"]
 
 
 @dataclass
@@ -45,7 +46,12 @@ def lammps(
     driver: str = "from forcenet_md.cli.main import main; main()",
     environment: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A running `forcenet-md lammps`; whatever is left of it at the end is killed."""
+    """A running `forcenet-md lammps`; whatever is left of it at the end is killed.
+
+    Its guards are off if no option speaks of them: most models here are random.
+    """
+    if "--guard" not in options:
+        options = [*options, *GUARDS_OFF]
     if script is not None:
         (folder / "in.lammps").write_text(script)
         options = ["-in", "in.lammps", *options]

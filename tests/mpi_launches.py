@@ -47,12 +47,14 @@ class Served:
 
 
 @contextmanager
-def server(ranks: int, folder: Path, model: Path, driver: str = "") -> Iterator[Served]:
+def server(
+    ranks: int, folder: Path, model: Path, driver: str = "", more: Sequence[str] = ()
+) -> Iterator[Served]:
     files = folder / "files"
     for each in (files, folder / "server"):
         each.mkdir()
     address = f"mpi:{files}/port"
-    options = ["--model", str(model), "--listen", address, *DOUBLE]
+    options = ["--model", str(model), "--listen", address, *DOUBLE, *more]
     with RanksProcess(ranks, folder / "server", *options, driver=driver) as process:
         yield Served(process, address, files)
 

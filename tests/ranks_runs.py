@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from in_process_runs import processes_in
+from in_process_runs import GUARDS_OFF, processes_in
 from lammps_runs import BIN
 from serving import COMMAND, ServeProcess
 
@@ -44,6 +44,8 @@ class RanksProcess(ServeProcess):
     ) -> None:
         self.folder = folder
         command = [sys.executable, "-c", driver] if driver else COMMAND
+        if "--guard" not in arguments:  # the models are random
+            arguments = (*arguments, *GUARDS_OFF)
         self.process = subprocess.Popen(
             [str(BIN / "mpirun"), "-n", str(ranks), *command, "serve", *arguments],
             stdout=subprocess.PIPE,

@@ -19,9 +19,9 @@ from forcenet_md.errors import EvaluationError, ModelFileError, RequestError
 from forcenet_md.inference.committee import CommitteeEvaluator
 from forcenet_md.inference.contacts import Contact
 from forcenet_md.inference.evaluator import ModelEvaluator
-from forcenet_md.inference.guards import KEEP_EVERY, MOST_KEPT, Guards, Limits
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
 from forcenet_md.system import Forces, System
+from forcenet_md.watching.guards import KEEP_EVERY, MOST_KEPT, Guards, Limits
 
 MODEL = Capabilities("m", frozenset(ALLOY), 5.0, False, False, False)
 SHORTEST = {"Ag-Ag": 2.5, "Ag-Cu": 2.2, "Cu-Cu": 2.0, "Cu-Pd": 1.0}

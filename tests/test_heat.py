@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms, units
 from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
+from serving import in_thread
 
 from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
-from forcenet_md.server.address import Listener, parse_address
-from forcenet_md.server.loop import Server
-from forcenet_md.simulation.heat import Heat, HeatWatch, on_step, with_error
-from forcenet_md.simulation.running import RunningMean
 from forcenet_md.system import Forces, System
+from forcenet_md.watching.heat import Heat, HeatWatch, on_step, with_error
+from forcenet_md.watching.running import RunningMean
 
 
 def test_an_error_of_independent_samples_is_that_of_the_mean() -> None:
@@ -148,16 +146,12 @@ def test_a_value_has_no_more_digits_than_its_error(value, error, text) -> None:
 # Against LAMMPS ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("plugin")
 def test_temperatures_of_a_run_are_lammps_own(tmp_path: Path) -> None:
     said: list[str] = []
     watch = HeatWatch(said.append)
     evaluator = WatchedEvaluator(load_evaluator("ase:lj,sigma=3.4,epsilon=0.0104,rc=8.0"), [watch])
-    listener = Listener(parse_address(f"unix:{tmp_path}/s"))
-    listener.listen()
-    server = Server(evaluator, [listener])
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
+    with in_thread(tmp_path / "s", evaluator):
         script = (
             crystal(cells=2)
             + NO_PAIR
@@ -169,9 +163,6 @@ def test_temperatures_of_a_run_are_lammps_own(tmp_path: Path) -> None:
         )
         done = run(script, tmp_path)
         assert done.returncode == 0, done.output
-    finally:
-        server.stop()
-        thread.join(10)
     [table] = done.thermo()
     heat = watch._heats[0]
     assert heat.figures.count == 60

@@ -10,7 +10,7 @@ from ase.build import bulk
 from models import write_model
 
 from forcenet_md.inference.evaluator import ModelEvaluator
-from forcenet_md.inference.interface import Request
+from forcenet_md.inference.interface import Kind, Request
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import One
@@ -98,7 +98,7 @@ class Scripted:
         order, fresh = self.todo.pop(0) if self.todo else (Order.BYE, False)
         if order is Order.STEP:
             self.x, self.now_ids, self.now_types, _ = self.steps.pop(0)
-        return Head(order, 0, fresh, np.ones(3, bool), len(HELLO), self.cell, False)
+        return Head(order, 0, fresh, np.ones(3, bool), len(HELLO), self.cell, Kind.RUN, False)
 
     def hello(self, length: int) -> bytes:
         return HELLO

@@ -148,7 +148,7 @@ def test_golden_error_and_bye():
         (struct.pack("<4sHHQ", b"POST", 1, 4, 0), "FNMD"),
         (struct.pack("<4sHHQ", b"FNMD", 2, 4, 0), "version 2"),
         (struct.pack("<4sHHQ", b"FNMD", 1, 0, 0), "type 0"),
-        (struct.pack("<4sHHQ", b"FNMD", 1, 10, 0), "type 10"),
+        (struct.pack("<4sHHQ", b"FNMD", 1, 12, 0), "type 12"),
     ],
 )
 def test_foreign_headers_are_refused(header, words):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-
 import numpy as np
 import pytest
 from ase.build import bulk
 from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
+from serving import in_thread
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Kind, Request
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
-from forcenet_md.server.address import Listener, parse_address
-from forcenet_md.server.loop import Server
 from forcenet_md.system import Forces, System
 
 
@@ -50,17 +46,13 @@ def test_a_fault_of_a_watcher_is_the_answer_to_that_request_alone() -> None:
     assert first.seen[0][1] is answers[0]
 
 
+@pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_what_lammps_says_of_itself_reaches_the_watcher(wanted: bool, tmp_path) -> None:
     """Velocities are asked for only where a watcher wants them; LAMMPS's own are the reference."""
     watcher = Seen(velocities=wanted)
     evaluator = WatchedEvaluator(load_evaluator("ase:lj"), [watcher])
-    listener = Listener(parse_address(f"unix:{tmp_path}/s"))
-    listener.listen()
-    server = Server(evaluator, [listener])
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
+    with in_thread(tmp_path / "s", evaluator):
         script = (
             crystal(cells=2)
             + NO_PAIR
@@ -72,9 +64,6 @@ def test_what_lammps_says_of_itself_reaches_the_watcher(wanted: bool, tmp_path) 
         )
         done = run(script, tmp_path)
         assert done.returncode == 0, done.output
-    finally:
-        server.stop()
-        thread.join(10)
     moments = [request.moment for request, _ in watcher.seen]
     assert [moment.step for moment in moments] == [0, 1, 2]
     assert [moment.kind for moment in moments] == [Kind.SETUP, Kind.RUN, Kind.RUN]
@@ -94,23 +83,3 @@ def test_what_lammps_says_of_itself_reaches_the_watcher(wanted: bool, tmp_path) 
     # velocity Verlet: at step 1 the forces are asked for half a kick after step 0
     half = v + 0.5 * 0.002 * watcher.seen[0][1].forces / 39.948 / 1.0364269e-4
     np.testing.assert_allclose(moments[1].velocities, half, rtol=1e-6, atol=1e-9)
-
-
-def test_clients_at_once_have_streams_of_their_own_and_a_free_one_is_taken_again() -> None:
-    server = Server(load_evaluator("ase:emt"))
-    ends = []
-    for _ in range(3):
-        ours, theirs = socket.socketpair()
-        server.adopt(ours)
-        ends.append(theirs)
-    streams = lambda: sorted(peer.stream for peer in server._peers)  # noqa: E731
-    assert streams() == [0, 1, 2]
-    ends[1].close()
-    server.poll(0.0)
-    assert streams() == [0, 2]
-    ours, theirs = socket.socketpair()
-    server.adopt(ours)
-    assert streams() == [0, 1, 2]
-    server.close()
-    for end in (*ends, theirs):
-        end.close()

@@ -56,6 +56,8 @@ def ipi(
     share_devices: options.ShareDevices = False,
     ghosts: options.Ghosts = "exchanged",
     wire: options.Wire = "own",
+    guard: options.Guard = None,
+    guard_frames: options.GuardFrames = options.GUARD_FRAMES,
 ) -> None:
     """Run an input of i-PI with the forces of a model: starts i-PI and serves it.
 
@@ -79,6 +81,7 @@ def ipi(
         max_edges=max_edges,
         log_file=log_file,
         committee=tuple(committee or ()),
+        watching=options.watching(guard, guard_frames),
     )
 
     def work(load: Callable[[Options], Evaluator]) -> None:

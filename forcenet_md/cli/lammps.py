@@ -39,6 +39,8 @@ def lammps(
     share_devices: options.ShareDevices = False,
     ghosts: options.Ghosts = "exchanged",
     wire: options.Wire = "own",
+    guard: options.Guard = None,
+    guard_frames: options.GuardFrames = options.GUARD_FRAMES,
 ) -> None:
     """Run a LAMMPS script with the model inside: no server, the script stays as it is.
 
@@ -73,4 +75,5 @@ def lammps(
             return load_network(model, device, threads, dtype, trust, sha256, max_edges)
 
         on_ranks = OnRanks(load_on, device, share_devices, sharing(ghosts, wire))
-    run(arguments or [], load, max_atoms, log_file, on_ranks)
+    watched = options.watching(guard, guard_frames)
+    run(arguments or [], load, max_atoms, log_file, on_ranks, watched)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from forcenet_md.watching.watching import Watching
 
 COMMITTEE = "--committee"
 MODEL_HELP = "A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj)."
@@ -62,6 +65,30 @@ Trust = Annotated[
 LogFile = Annotated[
     Path | None, typer.Option(help="Append the log to this file too.", show_default=False)
 ]
+
+Guard = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=WARN,STOP",
+        help="When a run is warned of, and when it is stopped: force (eV/Å), distance (of the"
+        " closest pair, over the shortest in training), spread (of a committee, eV/Å), net (force"
+        " per atom that is taken out, eV/Å). Either may be 'never'; NAME=off, or off for none.",
+        show_default=False,
+    ),
+]
+GuardFrames = Annotated[
+    Path,
+    typer.Option(help="Frames that guards warn of are appended to this extxyz file."),
+]
+GUARD_FRAMES = Path("guard-frames.extxyz")
+
+
+def watching(guard: list[str] | None, guard_frames: Path) -> Watching:
+    """Raises RequestError for a guard that is not understood."""
+    from forcenet_md.watching.guards import GuardOptions
+    from forcenet_md.watching.watching import Watching
+
+    return Watching(GuardOptions(tuple(guard or ()), guard_frames))
 
 
 def one_by_one(words: list[str]) -> list[str]:

@@ -81,6 +81,8 @@ def serve(
     ] = None,
     ghosts: options.Ghosts = "exchanged",
     wire: options.Wire = "own",
+    guard: options.Guard = None,
+    guard_frames: options.GuardFrames = options.GUARD_FRAMES,
 ) -> None:
     """Serve the forces of a model to LAMMPS (fix external), i-PI and other engines.
 
@@ -115,6 +117,7 @@ def serve(
             log_file=log_file,
             committee=tuple(committee or ()),
             ipi=driven,
+            watching=options.watching(guard, guard_frames),
         )
         try:
             address = mpi_address(asked, mpicolor)

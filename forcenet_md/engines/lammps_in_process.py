@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from forcenet_md.inference.interface import Evaluator
     from forcenet_md.inference.ranks import Sharing
     from forcenet_md.server.door import Door
+    from forcenet_md.server.monitor import Monitor
+    from forcenet_md.watching.watching import Watching
 
 VARIABLE = "FORCENET_MD_IN_PROCESS"  # PROCESS:DOOR, the socket that takes connections
 PATIENCE = 2.0  # s for the model's thread to end
@@ -62,9 +64,10 @@ class OnRanks:
 def run(
     arguments: Sequence[str],
     load: Callable[[], Evaluator],
-    max_atoms: int = 200_000,
-    log_file: Path | None = None,
-    on_ranks: OnRanks | None = None,
+    max_atoms: int,
+    log_file: Path | None,
+    on_ranks: OnRanks | None,
+    watching: Watching,
 ) -> None:
     """Run LAMMPS with its own command-line arguments, on all ranks; forces come from `load()`.
 
@@ -80,7 +83,7 @@ def run(
     if world.size == 1:
         on_ranks = None
     try:
-        fault = run_together(world, arguments, load, max_atoms, log_file, on_ranks)
+        fault = run_together(world, arguments, load, max_atoms, log_file, on_ranks, watching)
     except BaseException:
         if world.size == 1:
             raise
@@ -97,6 +100,7 @@ def run_together(
     max_atoms: int,
     log_file: Path | None,
     on_ranks: OnRanks | None,
+    watching: Watching,
 ) -> ForceNetError | None:
     """The fault that ended the run, known to all ranks; None if it ended well."""
     with contextlib.ExitStack() as stack:
@@ -108,13 +112,14 @@ def run_together(
                 script = check_arguments(arguments)
                 build(installed_target())
                 if on_ranks is None:
-                    side = stack.enter_context(model_in_thread(load, max_atoms, log_file))
+                    model = model_in_thread(load, max_atoms, log_file, watching)
+                    side = stack.enter_context(model)
             except ForceNetError as error:
                 fault = error
         script, fault = world.bcast((script, fault))
         if fault is None and on_ranks is not None:
             try:
-                models = local_models(on_ranks, world, max_atoms, log_file)
+                models = local_models(on_ranks, world, max_atoms, log_file, watching)
                 side = stack.enter_context(models)
             except ForceNetError as error:
                 fault = error
@@ -130,7 +135,7 @@ def run_together(
 
 
 def local_models(
-    on_ranks: OnRanks, world: World, max_atoms: int, log_file: Path | None
+    on_ranks: OnRanks, world: World, max_atoms: int, log_file: Path | None, watching: Watching
 ) -> LocalModels:
     """The model on this rank. Collective; raises the fault of any rank on all of them."""
     from forcenet_md.engines.lammps_local import LocalModels
@@ -142,7 +147,9 @@ def local_models(
         if log_file is not None and world.rank == 0:
             monitor = Monitor(Lines.append_to(log_file))
     network = load_on_ranks(on_ranks.load, on_ranks.device, on_ranks.share_devices, world)
-    return LocalModels(network, world, on_ranks.sharing, max_atoms * world.size, monitor)
+    most = max_atoms * world.size
+    say = aloud(monitor) if world.rank == 0 else monitor.log
+    return LocalModels(network, world, on_ranks.sharing, most, monitor, watching.guards, say)
 
 
 def check_arguments(arguments: Sequence[str]) -> str:
@@ -192,7 +199,7 @@ def end_by_signal() -> None:
 
 @contextlib.contextmanager
 def model_in_thread(
-    load: Callable[[], Evaluator], max_atoms: int, log_file: Path | None
+    load: Callable[[], Evaluator], max_atoms: int, log_file: Path | None, watching: Watching
 ) -> Iterator[Door]:
     """The loaded model behind a door that the plugins of this process find.
 
@@ -207,18 +214,22 @@ def model_in_thread(
     ready: Future[tuple[Server, Door]] = Future()
 
     def serve() -> None:
+        stack = contextlib.ExitStack()
         # A connection that LAMMPS has closed is a fault to be handled here, not the end of all.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
         try:
             # Here, for torch's number of threads shall not be LAMMPS's: OpenMP's is each thread's.
-            evaluator = load()
+            monitor = Monitor(*logs)
+            watched = watching.over(load(), monitor.log, warn=aloud(monitor))
+            evaluator = stack.enter_context(watched)
             evaluator.warm_up()
-            server = Server(evaluator, limits=unhurried(max_atoms), monitor=Monitor(*logs))
+            server = Server(evaluator, limits=unhurried(max_atoms), monitor=monitor)
             ready.set_result((server, Door(server, ours)))
         except BaseException as error:
             ready.set_exception(error)
         else:
-            server.serve()
+            with stack:
+                server.serve()
 
     thread = threading.Thread(target=serve, name="model", daemon=True)
     thread.start()
@@ -231,6 +242,19 @@ def model_in_thread(
         del os.environ[VARIABLE]
         server.stop()
         thread.join(PATIENCE)
+
+
+def aloud(monitor: Monitor) -> Callable[[str], None]:
+    """Lines of the log that are said beside LAMMPS's screen too."""
+    from forcenet_md.server.monitor import Lines
+
+    stderr = Lines(2)
+
+    def say(line: str) -> None:
+        monitor.log(line)
+        stderr.write(f"forcenet-md: {line}")
+
+    return say
 
 
 def run_lammps(arguments: Sequence[str], script: str, world: Intracomm) -> LammpsError | None:

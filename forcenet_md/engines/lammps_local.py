@@ -31,12 +31,14 @@ from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import Surroundings
 from forcenet_md.graph.neighbours import SLACK
 from forcenet_md.inference.evaluator import ModelEvaluator
+from forcenet_md.inference.interface import Kind, Moment
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import World, abort, one_for_all
 from forcenet_md.server.lammps import Settings, read_hello, welcome
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.system import System
+from forcenet_md.watching.guards import GuardOptions, Guards, figures_of_ranks
 
 NOT_FINITE = (
     "a position is not finite: the simulation has failed before this step; use a smaller timestep"
@@ -58,8 +60,12 @@ class LocalModels:
         sharing: Sharing,
         max_atoms: int,
         monitor: Monitor,
+        guards: GuardOptions,
+        say: Callable[[str], None],
     ) -> None:
         self.count = 0
+        self._guards = guards
+        self._say = say
         self._network = network
         self._world = world
         self._sharing = sharing
@@ -88,7 +94,8 @@ class LocalModels:
             self.count += 1
             handle[0] = self.count
             model = LocalModel(self._network, self._world, self._sharing)
-            self._fixes[self.count] = LammpsLocal(model, self._max_atoms, self._monitor)
+            guards = self._guards.make(self._network.capabilities, self._say)
+            self._fixes[self.count] = LammpsLocal(model, self._max_atoms, self._monitor, guards)
             return b""
 
         return self._answer(work, reply, room)
@@ -129,10 +136,13 @@ class LocalModels:
 class LammpsLocal:
     """One fix external on this rank: LAMMPS's arrays become surroundings, forces LAMMPS's."""
 
-    def __init__(self, model: LocalModel, max_atoms: int, monitor: Monitor) -> None:
+    def __init__(
+        self, model: LocalModel, max_atoms: int, monitor: Monitor, guards: Guards | None
+    ) -> None:
         self._model = model
         self._max_atoms = max_atoms
         self._monitor = monitor
+        self._guards = guards
         self._settings: Settings | None = None
         self._reference = Reference()
         self._steps = 0
@@ -172,10 +182,17 @@ class LammpsLocal:
             self._reference.check(points[:owned], cell, origin, skin)
         except StructureError as fault:
             self._model.fail(fault)
-        found, net = self._model.forces(points, settings.keep_net_force)
+        found, seen = self._model.forces(points, settings.keep_net_force)
+        if self._guards is not None:
+            head = step.head
+            self._guards.judge(
+                Moment(step=head.timestep, kind=Kind(head.kind)),
+                figures_of_ranks(seen),
+                lambda: self._model.gather(points[:owned], cell, periodic(step)),
+            )
         array(step.force, (owned, 3), np.float64)[:] = found / force
         self._steps += 1
-        self._largest = max(self._largest, net)
+        self._largest = max(self._largest, seen.net_force)
         if self._steps > 1:
             return ""
         said = self._model.edges()
@@ -198,12 +215,16 @@ class LammpsLocal:
         ids = array(step.id, (n,), np.int64 if step.id_bytes == 8 else np.int32).astype(np.int64)
         numbers = settings.numbers[array(step.type, (n,), np.int32) - 1]
         rank, row = array(step.owner, (n, 2), np.float64).astype(np.int64).T
-        periodic = np.array([bool(step.head.periodic >> k & 1) for k in range(3)])
-        frame = Frame.of(System(points, numbers, cell, periodic))
+        frame = Frame.of(System(points, numbers, cell, periodic(step)))
         shift = shifts(points, rank, row, frame)
         around = Surroundings(step.owned, points, numbers, ids, rank, row, shift)
         reach = self._model.network.card.cutoff + skin + SLACK
-        self._model.divide(around, reach, isolated=not periodic.any())
+        self._model.divide(around, reach, isolated=not periodic(step).any())
+
+
+def periodic(step: LocalStep) -> NDArray[np.bool_]:
+    """[3]"""
+    return np.array([bool(step.head.periodic >> k & 1) for k in range(3)])
 
 
 def array(address: int | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

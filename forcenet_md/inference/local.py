@@ -1,27 +1,43 @@
 """A model whose ranks have atoms of their own: nothing is gathered.
 
-The engine divides the system; each rank gets the forces on its atoms. Ranks share the net force and
-their faults, in one sum per step.
+The engine divides the system; each rank gets the forces on its atoms. Ranks share the net force,
+what guards look at, and their faults, in one message to all per step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.graph.domains import imbalance
 from forcenet_md.graph.frame import Array
 from forcenet_md.graph.ghosts import Surroundings
+from forcenet_md.inference.contacts import NONE, Contact, closest_of
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.ranks import Sharing, make_domain, rank_failure
 from forcenet_md.inference.rigid import inertia, turn
 from forcenet_md.mpi import Ranks, share_fault
+from forcenet_md.system import largest_force
 
 if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator
+
+
+class Seen(NamedTuple):
+    """Of the atoms of all ranks, and known to all.
+
+    net_force: eV/Å per atom; largest: eV/Å, the force on the atom of the id `on`
+    """
+
+    net_force: float
+    largest: float
+    on: int
+    contact: Contact | None
 
 
 class LocalModel:
@@ -41,15 +57,15 @@ class LocalModel:
         self._isolated = isolated
         self._domain = make_domain(self.network, around, reach, self.ranks, self.sharing)
 
-    def forces(self, points: Array, keep_net_force: bool) -> tuple[Array, float]:
-        """Forces [n_owned, 3] eV/Å on this rank's atoms, and the net force per atom of all.
+    def forces(self, points: Array, keep_net_force: bool) -> tuple[Array, Seen]:
+        """Forces [n_owned, 3] eV/Å on this rank's atoms, and what was seen beside them.
 
         points: [n_points, 3] Å, of the surroundings; keep_net_force: see `interface.Request`.
         Raises, on all ranks, the fault of any.
         """
         return self._together(points, lambda domain: domain.forces(points), keep_net_force)
 
-    def forces_of(self, owned: Array, lattice: Array, keep_net_force: bool) -> tuple[Array, float]:
+    def forces_of(self, owned: Array, lattice: Array, keep_net_force: bool) -> tuple[Array, Seen]:
         """As `forces`, of this rank's positions [n_owned, 3] Å alone; lattice: [3, 3] Å, rows that
         the lattice shifts of the surroundings count."""
         return self._together(
@@ -61,6 +77,18 @@ class LocalModel:
         assert self._domain is not None
         self._domain.skip()
         self._finish(np.zeros((0, 3)), np.zeros((0, 3)), fault, True)
+
+    def gather(self, owned: Array, cell: Array, periodic: NDArray[np.bool_]) -> Atoms | None:
+        """All atoms on rank 0, in the order of their ids; owned: [n_owned, 3] Å, this rank's."""
+        assert self._domain is not None
+        n, around = len(owned), self._domain.division.around
+        counts = self.ranks.allgather(np.array([float(n)]))[:, 0].astype(int).tolist()
+        labels = np.stack([around.ids[:n], around.numbers[:n]], axis=1).astype(np.float64)
+        rows = self.ranks.gather(np.concatenate([labels, owned], axis=1), counts)
+        if rows is None or self.ranks.rank > 0:
+            return None
+        rows = rows[np.argsort(rows[:, 0])]
+        return Atoms(rows[:, 1].astype(int), rows[:, 2:], cell=cell, pbc=periodic)
 
     def edges(self) -> str:
         """For the log: how many there were in the last step, and how evenly ranks worked.
@@ -80,7 +108,7 @@ class LocalModel:
 
     def _together(
         self, points: Array, compute: Callable[[Domain], Array], keep_net_force: bool
-    ) -> tuple[Array, float]:
+    ) -> tuple[Array, Seen]:
         domain = self._domain
         assert domain is not None
         fault: ForceNetError | None = None
@@ -108,16 +136,24 @@ class LocalModel:
 
     def _finish(
         self, forces: Array, owned: Array, fault: ForceNetError | None, keep: bool
-    ) -> tuple[Array, float]:
+    ) -> tuple[Array, Seen]:
         """As `rigid.without_rigid_motion`, of the atoms of all ranks."""
-        n = len(forces)
-        mine = np.array([*forces.sum(axis=0), *owned.sum(axis=0), n, float(fault is not None)])
-        all_ = self.ranks.sum(mine)
-        if all_[7] > 0.0:
+        domain = self._domain
+        assert domain is not None
+        top, largest = largest_force(forces)
+        on = domain.division.around.ids[top] if len(forces) else 0
+        sums = [*forces.sum(axis=0), *owned.sum(axis=0), len(forces), float(fault is not None)]
+        mine = np.array([*sums, largest, on, *(domain.contact or NONE)])
+        all_ = self.ranks.allgather(mine)
+        total = all_[:, :8].sum(axis=0)
+        if total[7] > 0.0:
             told = share_fault(self.ranks, fault)
             assert told is not None
             raise told
-        mean, centre = all_[:6].reshape(2, 3) / max(all_[6], 1.0)
+        mean, centre = total[:6].reshape(2, 3) / max(total[6], 1.0)
+        most = all_[all_[:, 8].argmax()]
+        contact = closest_of(Contact(*row) for row in all_[:, 10:])
+        seen = Seen(float(np.linalg.norm(mean)), float(most[8]), int(most[9]), contact)
         card = self.network.card
         if not card.conservative:
             if card.net_force_removed or not keep:
@@ -127,4 +163,4 @@ class LocalModel:
                 torque = np.cross(arms, forces).sum(axis=0)
                 parts = self.ranks.sum(np.array([torque, *inertia(arms)]).ravel()).reshape(4, 3)
                 forces = forces - np.cross(turn(parts[0], parts[1:]), arms)
-        return forces, float(np.linalg.norm(mean))
+        return forces, seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -23,6 +24,9 @@ class Watcher(Protocol):
         """Called in the order of the requests. Raises ForceNetError where the engine is to be
         told a fault in the place of these forces."""
 
+    def figures(self, stream: int) -> dict[str, str]:
+        """What is to be told of a simulation that goes on, for `forcenet-md watch`."""
+
     def close(self) -> None:
         """Nothing more comes."""
 
@@ -36,12 +40,23 @@ class WatchedEvaluator:
     def __init__(self, evaluator: Evaluator, watchers: Sequence[Watcher]) -> None:
         self._evaluator = evaluator
         self._watchers = watchers
+        # Step, number of atoms and when, by stream.
+        self._last: dict[int, tuple[int, int, float]] = {}
         wanted = any(watcher.velocities for watcher in watchers)
+        self.timings = Timings()
         self.capabilities = replace(evaluator.capabilities, velocities_welcome=wanted)
 
-    @property
-    def timings(self) -> Timings:
-        return self._evaluator.timings
+    def figures(self) -> dict[int, list[tuple[str, str]]]:
+        """Of every simulation, by its stream: step, atoms, seconds since (`age`), and what the
+        watchers know."""
+        found = {}
+        for stream, (step, n_atoms, when) in self._last.items():
+            age = time.monotonic() - when
+            told = [("step", str(step)), ("atoms", str(n_atoms)), ("age", f"{age:.1f}")]
+            for watcher in self._watchers:
+                told += watcher.figures(stream).items()
+            found[stream] = told
+        return found
 
     def new_session(self) -> Session:
         return self._evaluator.new_session()
@@ -53,10 +68,16 @@ class WatchedEvaluator:
     def evaluate(self, requests: Sequence[Request]) -> list[Forces | ForceNetError]:
         """One answer per request, in order; see `inference/interface.py`."""
         answers = self._evaluator.evaluate(requests)
+        self.timings = self._evaluator.timings
         return [self._shown(*pair) for pair in zip(requests, answers, strict=True)]
 
     def _shown(self, request: Request, answer: Forces | ForceNetError) -> Forces | ForceNetError:
         if isinstance(answer, Forces):
+            moment = request.moment
+            step = self._last.get(moment.stream, (0, 0, 0.0))[0] + 1
+            if moment.step is not None:
+                step = moment.step
+            self._last[moment.stream] = step, request.system.n_atoms, time.monotonic()
             for watcher in self._watchers:
                 try:
                     watcher.see(request, answer)

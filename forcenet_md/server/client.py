@@ -30,6 +30,7 @@ from forcenet_md.server.protocol import (
     frame,
     read_header,
 )
+from forcenet_md.server.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,11 @@ class Client:
         if answer.step != step or answer.forces.shape != x.shape:
             raise ProtocolError("the server answered another request than the one it was sent.")
         return answer
+
+    def status(self) -> Status:
+        """How the server and what it serves are. Asks for no forces."""
+        self.send(frame(MessageType.WATCH))
+        return Status.read(decode_text(self.receive(MessageType.STATUS)))
 
     def send(self, data: bytes) -> None:
         """Raw bytes. A server that closes while they are sent may have said why: see `receive`."""

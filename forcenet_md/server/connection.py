@@ -10,6 +10,7 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
@@ -32,6 +33,7 @@ from forcenet_md.server.protocol import (
     frame,
     read_header,
 )
+from forcenet_md.server.status import status_lines
 from forcenet_md.system import Forces
 
 STOPPED = "the server was stopped"
@@ -41,37 +43,45 @@ class State(Enum):
     """What the client may send."""
 
     AUTH = frozenset({MessageType.AUTH, MessageType.BYE})
-    HELLO = frozenset({MessageType.HELLO, MessageType.BYE})
-    READY = frozenset({MessageType.STEP, MessageType.HELLO, MessageType.BYE})
+    HELLO = frozenset({MessageType.HELLO, MessageType.WATCH, MessageType.BYE})
+    READY = HELLO | {MessageType.STEP}
     CLOSING = frozenset[MessageType]()
 
 
-class Connection:
-    """The server's end of one connection. Times are seconds of the loop's clock.
+@dataclass
+class Shared:
+    """What all connections of a server have together.
 
-    stream: see `inference.interface.Moment`
+    streams: those of the simulations that are served now, see `inference.interface.Moment`
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        name: str,
-        evaluator: Evaluator,
-        limits: Limits,
-        secret: bytes | None,
-        monitor: Monitor,
-        now: float,
-        stream: int = 0,
-    ) -> None:
+    evaluator: Evaluator
+    limits: Limits
+    secret: bytes | None
+    monitor: Monitor
+    streams: set[int] = field(default_factory=set)
+
+    def claim_stream(self) -> int:
+        """The first that is free."""
+        stream = min(set(range(len(self.streams) + 1)) - self.streams)
+        self.streams.add(stream)
+        return stream
+
+
+class Connection:
+    """The server's end of one connection. Times are seconds of the loop's clock."""
+
+    def __init__(self, sock: socket.socket, name: str, shared: Shared, now: float) -> None:
         self.sock = sock
-        self.stream = stream
         self.name = name
         self.requests: Sequence[Request] = ()
         self.ended = False
-        self._evaluator = evaluator
-        self._limits = limits
-        self._secret = secret
-        self._monitor = monitor
+        self._shared = shared
+        self._evaluator = shared.evaluator
+        self._limits = limits = shared.limits
+        self._secret = secret = shared.secret
+        self._monitor = monitor = shared.monitor
+        self._stream: int | None = None  # of one that asks for forces
         self._nonce = auth.new_nonce()
         self._settings: Settings | None = None
         self._session: Session | None = None  # from HELLO on
@@ -199,6 +209,7 @@ class Connection:
             for what in self._largest.describe():
                 self._monitor.note(self.name, what)
             self._monitor.left(self.name, self._steps, why)
+            self._shared.streams.discard(-1 if self._stream is None else self._stream)
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -258,6 +269,10 @@ class Connection:
                 self._take_hello(payload, now)
             case MessageType.AUTH:
                 self._take_auth(payload, now)
+            case MessageType.WATCH:
+                self._deadlines.clear()  # it need not say who it is
+                lines = status_lines(self._evaluator, self._monitor)
+                self._send(frame(MessageType.STATUS, encode_text(*lines)), now)
             case _:
                 self.end("it said goodbye")
 
@@ -276,6 +291,8 @@ class Connection:
         model = self._evaluator.capabilities
         self._settings = read_hello(payload, model, self._limits.max_atoms)
         self._session = self._evaluator.new_session()
+        if self._stream is None:
+            self._stream = self._shared.claim_stream()
         self._state = State.READY
         self._deadlines.clear()
         if (who := self._settings.describe()) != self._who:  # every run says HELLO anew
@@ -292,7 +309,7 @@ class Connection:
                 self._settings,
                 self._evaluator.capabilities,
                 self._limits.max_atoms,
-                self.stream,
+                self._stream or 0,
             )
         except ProtocolError:
             raise

@@ -22,7 +22,7 @@ from typing import Protocol
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request
 from forcenet_md.server.address import Listener, watch
-from forcenet_md.server.connection import STOPPED, Connection
+from forcenet_md.server.connection import STOPPED, Connection, Shared
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.protocol import MessageType, encode_error, frame
@@ -75,7 +75,7 @@ class Server:
         self.limits = limits or Limits()
         self.monitor = monitor or Monitor()
         self._listeners = listeners
-        self._secret = secret
+        self._shared = Shared(evaluator, self.limits, secret, self.monitor)
         self._peers: dict[Peer, int] = {}  # with the interest that the selector knows
         self._count = 0
         self._stopping = False
@@ -117,19 +117,7 @@ class Server:
         sock.setblocking(False)
         self._count += 1
         name = name or f"client {self._count}"
-        others = {peer.stream for peer in self._peers if isinstance(peer, Connection)}
-        self.add(
-            Connection(
-                sock,
-                name,
-                self.evaluator,
-                self.limits,
-                self._secret,
-                self.monitor,
-                self.clock(),
-                stream=min(set(range(len(others) + 1)) - others),
-            )
-        )
+        self.add(Connection(sock, name, self._shared, self.clock()))
 
     def add(self, peer: Peer) -> None:
         """Serve a peer that speaks any protocol."""

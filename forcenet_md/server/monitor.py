@@ -135,7 +135,8 @@ class Monitor:
 
     def __init__(self, *logs: Lines) -> None:
         self.clients = 0
-        self.counts = Counts()
+        self.counts = Counts()  # since the last line that told of them
+        self.totals = Counts()
         self._logs = logs
         self._interval = time.monotonic()
         self._in_interval = 0
@@ -162,15 +163,17 @@ class Monitor:
         self.log(f"{client} {what}")
 
     def add(self, part: str, seconds: float) -> None:
-        self.counts.parts[part] += seconds
+        for counts in (self.counts, self.totals):
+            counts.parts[part] += seconds
 
     def batch(self, steps: int, atoms: int, graph: float, network: float) -> None:
-        if not self.counts.steps:
-            self.counts.since = time.monotonic() - graph - network
-        self.counts.steps += steps
-        self.counts.atoms += atoms
-        self.counts.parts["graph"] += graph
-        self.counts.parts["network"] += network
+        for counts in (self.counts, self.totals):
+            if not counts.steps:
+                counts.since = time.monotonic() - graph - network
+            counts.steps += steps
+            counts.atoms += atoms
+            counts.parts["graph"] += graph
+            counts.parts["network"] += network
 
     def answers(self, answers: Sequence[Forces | ForceNetError]) -> None:
         for answer in answers:

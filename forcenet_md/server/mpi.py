@@ -141,7 +141,9 @@ def serve(
         while order is not Order.STOP and (comm := door.accept(idle)) is not None:
             model = LocalModel(network, world, sharing)
             most = options.limits.max_atoms * world.size
-            guest = Guest(model, Wire(comm, world, door.lives, idle), most, monitor)
+            guards = options.watching.guards.make(network.capabilities, monitor.log)
+            wire = Wire(comm, world, door.lives, idle)
+            guest = Guest(model, wire, most, monitor, guards)
             monitor.joined("LAMMPS")
             order = guest.serve()
             for line in guest.largest.describe():

@@ -12,6 +12,7 @@ from forcenet_md.errors import ForceNetError, RequestError
 from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import surroundings
 from forcenet_md.graph.neighbours import SLACK, Reference
+from forcenet_md.inference.interface import Moment
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import SKIN
 from forcenet_md.mpi import share_fault
@@ -20,6 +21,7 @@ from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.server.mpi_wire import Gone, Head, Order, Wire
 from forcenet_md.server.protocol import encode_error
 from forcenet_md.system import System
+from forcenet_md.watching.guards import Guards, figures_of_ranks
 
 STOPPED = "the server was stopped: start it again, and LAMMPS from its last restart file."
 
@@ -27,7 +29,14 @@ STOPPED = "the server was stopped: start it again, and LAMMPS from its last rest
 class Guest:
     """A LAMMPS, from its coming to its end. All calls are collective."""
 
-    def __init__(self, model: LocalModel, wire: Wire, max_atoms: int, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        model: LocalModel,
+        wire: Wire,
+        max_atoms: int,
+        monitor: Monitor,
+        guards: Guards | None = None,
+    ) -> None:
         self.steps = 0
         self.largest = Largest()
         self._model = model
@@ -35,6 +44,7 @@ class Guest:
         self._wire = wire
         self._max_atoms = max_atoms
         self._monitor = monitor
+        self._guards = guards
         self._settings: Settings | None = None
         # This rank's atoms in the order of their division, and whence they come in that order.
         self._ids = np.empty(0, np.int64)
@@ -98,7 +108,14 @@ class Guest:
             assert self._reference is not None
             middle = time.perf_counter()
             lattice = self._reference.frame.rows
-            forces, net = self._model.forces_of(near, lattice, settings.keep_net_force)
+            forces, seen = self._model.forces_of(near, lattice, settings.keep_net_force)
+            if self._guards is not None:
+                length = settings.units.length
+                self._guards.judge(
+                    Moment(step=head.step, kind=head.kind),
+                    figures_of_ranks(seen),
+                    lambda: self._model.gather(near, head.cell * length, head.periodic),
+                )
         except ForceNetError as error:
             self._refuse(f"step {head.step}", error)
             return True
@@ -107,7 +124,7 @@ class Guest:
         self._wire.answer(back)
         end = time.perf_counter()
         self._monitor.batch(1, settings.n_atoms, middle - start, end - middle)
-        self.largest.net_force = max(self.largest.net_force, net)
+        self.largest.net_force = max(self.largest.net_force, seen.net_force)
         if self.steps == 0:
             self._monitor.log(f"step {head.step}: {self._model.edges()}")
         self.steps += 1

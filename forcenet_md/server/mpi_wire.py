@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcenet_md.graph.frame import Array
+from forcenet_md.inference.interface import Kind
 from forcenet_md.mpi import Ranks, wait
 from forcenet_md.server.protocol import HELLO_LIMIT
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 GLANCE = 1.0  # s between two looks whether LAMMPS lives
 GOODBYE = 2.0  # s for a step that is on its way when the server is stopped
-HEAD = 14  # numbers
+HEAD = 15  # numbers
 LEFT: list[Sequence[Request]] = []  # sent to those that are gone: MPI may look there still
 
 
@@ -53,7 +54,8 @@ class Order(IntEnum):
 class Head(NamedTuple):
     """What is to be done; fresh: LAMMPS's atoms or their order may have changed.
 
-    length: of the text of a HELLO; cell: [3, 3] in LAMMPS's unit; refuse: the server shall end
+    length: of the text of a HELLO; cell: [3, 3] in LAMMPS's unit; kind: of a STEP; refuse: the
+    server shall end
     """
 
     order: Order
@@ -62,6 +64,7 @@ class Head(NamedTuple):
     periodic: NDArray[np.bool_]
     length: int
     cell: Array
+    kind: Kind
     refuse: bool
 
     @classmethod
@@ -72,7 +75,8 @@ class Head(NamedTuple):
             bool(numbers[2]),
             np.array([bool(int(numbers[3]) >> k & 1) for k in range(3)]),
             int(numbers[4]),
-            numbers[5:HEAD].reshape(3, 3).copy(),
+            numbers[5:14].reshape(3, 3).copy(),
+            Kind(int(numbers[14])),
             bool(numbers[HEAD]),
         )
 

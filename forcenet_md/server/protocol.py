@@ -44,6 +44,8 @@ class MessageType(IntEnum):
     FORCES = 7
     ERROR = 8
     BYE = 9
+    WATCH = 10
+    STATUS = 11
 
 
 class StepFrame(NamedTuple):

@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +35,7 @@ from forcenet_md.server.loop import Server
 from forcenet_md.server.monitor import Lines, Monitor, TerminalMonitor
 from forcenet_md.server.signals import StopSignal
 from forcenet_md.server.template import Template
+from forcenet_md.watching.watching import Watching
 
 FEW = 12  # elements that are named one by one
 
@@ -65,6 +66,7 @@ class Options:
     log_file: Path | None
     committee: tuple[str, ...] = ()  # models that answer together with `model`
     ipi: IpiOptions | None = None  # with it nothing is listened on unless `listen` says so
+    watching: Watching = field(default_factory=Watching)
 
     def load(self) -> Evaluator:
         """The evaluator that these options describe. Raises ModelFileError."""
@@ -109,7 +111,8 @@ def run(
             listeners.append(Listener(address))
             stack.callback(listeners[-1].close)
         monitor.log(f"loading {' '.join([options.model, *options.committee])}")
-        evaluator = load(options)
+        loaded = load(options)
+        evaluator = stack.enter_context(options.watching.over(loaded, monitor.log))
         evaluator.warm_up()
         for listener in listeners:
             listener.listen()

@@ -14,7 +14,7 @@ namespace {
 
 constexpr double first_pause = 0.1, longest_pause = 2.0;    // s between two knocks
 constexpr double glance = 1.0;                              // s between two looks at the server
-constexpr std::size_t head_size = 14;
+constexpr std::size_t head_size = 15;
 
 enum Tag { head_tag = 1702, text_tag, count_tag, label_tag, position_tag, answer_tag };
 
@@ -207,6 +207,7 @@ void MpiServer::send_head(Order order, const StepHead &head, bool fresh)
   head_ = {static_cast<double>(order), static_cast<double>(head.timestep), double(fresh),
            static_cast<double>(head.periodic), static_cast<double>(text_.size())};
   head_.insert(head_.end(), head.cell, head.cell + 9);
+  head_.push_back(static_cast<double>(head.kind));
   head_.resize(head_size);
   send(head_.data(), head_size, MPI_DOUBLE, 0, head_tag);
 }

@@ -17,14 +17,15 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Moment, Request
-from forcenet_md.simulation.running import RunningMean
 from forcenet_md.system import Forces
+from forcenet_md.watching.running import RunningMean
 
 Array = NDArray[np.float64]
 
 # eV/Å over amu, in Å/ps², and amu Å²/ps², in eV: ASE's own time is Å √(amu/eV).
 ACCELERATION = (1000.0 * units.fs) ** 2
 KINETIC = 1.0 / ACCELERATION
+RECENT = 100
 
 
 @dataclass
@@ -33,17 +34,20 @@ class Heat:
 
     numbers: [n_atoms]; elements: their symbols, in order
     figures: power per atom in eV/ps, then the temperature of each element in K
+    recent: the same, of about the last RECENT steps
     """
 
     numbers: NDArray[np.int64]
     elements: list[str] = field(init=False)
     figures: RunningMean = field(init=False)
+    recent: Array = field(init=False)
 
     def __post_init__(self) -> None:
         kinds, self._kind = np.unique(self.numbers, return_inverse=True)
         self._n_of = np.bincount(self._kind)
         self.elements = [chemical_symbols[z] for z in kinds]
         self.figures = RunningMean(1 + len(kinds))
+        self.recent = np.zeros(1 + len(kinds))
 
     def add(self, moment: Moment, forces: Array) -> None:
         """forces: [n_atoms, 3] eV/Å, at a moment with velocities and masses."""
@@ -53,7 +57,9 @@ class Heat:
         power = np.einsum("ij,ij->", forces, v) / len(forces)
         twice = np.einsum("ij,ij,i->i", v, v, moment.masses) * KINETIC
         of_kind = np.bincount(self._kind, weights=twice) / (3.0 * units.kB * self._n_of)
-        self.figures.add(np.array([power, *of_kind]))
+        now = np.array([power, *of_kind])
+        self.figures.add(now)
+        self.recent += (now - self.recent) / min(self.figures.count, RECENT)
 
     @property
     def heating(self) -> tuple[float, float]:
@@ -127,6 +133,17 @@ class HeatWatch:
         if now - self._told[stream] >= self._every:
             self._tell(stream)
             self._told[stream] = now
+
+    def figures(self, stream: int) -> dict[str, str]:
+        """Temperatures of about the last hundred steps, and the mean heating since the start."""
+        heat = self._heats.get(stream)
+        if heat is None or not heat.figures.count:
+            return {}
+        pairs = zip(heat.elements, heat.recent[1:], strict=True)
+        return {
+            "temperature": " ".join(f"{element} {value:.4g}" for element, value in pairs),
+            "heating": with_error(*heat.heating),
+        }
 
     def close(self) -> None:
         """Tells the last means."""

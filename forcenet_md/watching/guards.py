@@ -8,10 +8,11 @@ they may come from far away.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf, isnan
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import ase.io
 import numpy as np
@@ -19,8 +20,12 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from forcenet_md.errors import EvaluationError, RequestError
-from forcenet_md.inference.interface import Capabilities, Kind, Request
-from forcenet_md.system import Forces
+from forcenet_md.inference.contacts import Contact
+from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
+from forcenet_md.system import Forces, System, largest_force
+
+if TYPE_CHECKING:
+    from forcenet_md.inference.local import Seen
 
 NEVER = "never"
 OFF = "off"
@@ -90,6 +95,33 @@ def _pair(name: str, text: str) -> tuple[float, float]:
     return warn, stop
 
 
+@dataclass(frozen=True, slots=True)
+class GuardOptions:
+    """What the user asked for. texts: see `Limits.changed`, or off alone; keep: see `Guards`."""
+
+    texts: tuple[str, ...] = ()
+    keep: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises RequestError: before a model is loaded."""
+        if self.texts != (OFF,):
+            Limits().changed(self.texts)
+
+    def make(self, model: Capabilities, say: Callable[[str], None]) -> Guards | None:
+        """None where all are off."""
+        if self.texts == (OFF,):
+            return None
+        return Guards(model, Limits.of_model(model).changed(self.texts), self.keep, say)
+
+
+class Figure(NamedTuple):
+    """What a guard looks at, and the words for it; these take what distances are held against."""
+
+    name: str
+    value: float
+    words: Callable[[str], str]
+
+
 class Guards:
     """A `Watcher` (inference/watched.py) that warns, keeps frames, and stops.
 
@@ -109,20 +141,34 @@ class Guards:
         self._seen: Counter[int] = Counter()  # answers, by simulation
         self._tripped: Counter[tuple[int, str]] = Counter()
         self._next_kept: Counter[int] = Counter()
+        self._last: dict[int, dict[str, float]] = {}
         self._kept = 0
+        self._unwritable = False
 
     def see(self, request: Request, forces: Forces) -> None:
         """Raises EvaluationError past a limit that stops."""
-        moment = request.moment
+        self.judge(request.moment, figures(request, forces), lambda: to_atoms(request.system))
+
+    def judge(
+        self, moment: Moment, figures: Iterable[Figure], frame: Callable[[], Atoms | None]
+    ) -> None:
+        """Raises EvaluationError past a limit that stops.
+
+        frame: the atoms; with figures that all ranks know all of them call it, or none, and those
+            that have not got the atoms say None.
+        """
         self._seen[moment.stream] += 1
-        for name, value, what in self._figures(request, forces):
+        last: dict[str, float] = {}
+        self._last[moment.stream] = last
+        for name, value, words in figures:
+            last[name] = value
             warn, stop = getattr(self.limits, name)
             sign = -1.0 if name == "distance" else 1.0
             if not sign * value > sign * warn:
                 continue
             fatal = sign * value > sign * stop and moment.kind is Kind.RUN
-            kept = self._keep_frame(request, name, value, fatal)
-            said = what()
+            kept = self._keep_frame(moment, name, value, fatal, frame)
+            said = words(self._known)
             if fatal:
                 raise EvaluationError(
                     f"{said}: the run has left what the model knows{kept}; start from a better"
@@ -130,55 +176,19 @@ class Guards:
                     f" allow it with --guard {name}=off."
                 )
             self._tripped[moment.stream, name] += 1
-            self._warn(request, name, f"{said}{kept}")
+            self._warn(moment, name, f"{said}{kept}")
+
+    def figures(self, stream: int) -> dict[str, str]:
+        """The last of each, and how often it has warned."""
+        told = {name: f"{value:.4g}" for name, value in self._last.get(stream, {}).items()}
+        warned = sum(n for (of, _), n in self._tripped.items() if of == stream)
+        return told | ({"warned": str(warned)} if warned else {})
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _figures(
-        self, request: Request, forces: Forces
-    ) -> list[tuple[str, float, Callable[[], str]]]:
-        """Guard, value, and the words for it, of all that this answer has."""
-        system, extras = request.system, forces.extras
-
-        def atom(row: int) -> str:
-            ids = request.moment.ids
-            name = row + 1 if ids is None else ids[row]
-            return f"atom {name} ({chemical_symbols[system.numbers[row]]})"
-
-        squared = np.einsum("ij,ij->i", forces.forces, forces.forces)
-        top = int(squared.argmax())
-        largest = float(np.sqrt(squared[top]))
-        found: list[tuple[str, float, Callable[[], str]]] = [
-            ("force", largest, lambda: f"the force on {atom(top)} is {largest:.3g} eV/Å")
-        ]
-        if (contact := extras.get("contact")) is not None:
-            found.append(
-                (
-                    "distance",
-                    contact.ratio,
-                    lambda: (
-                        f"{atom(contact.a)} and {atom(contact.b)} are {contact.distance:.3g} Å"
-                        f" apart, {contact.ratio:.2f} of the shortest {self._known}"
-                    ),
-                )
-            )
-        if (spread := forces.force_spread) is not None and len(spread):
-            most = int(spread.argmax())
-            found.append(
-                (
-                    "spread",
-                    float(spread[most]),
-                    lambda: f"the committee is {spread[most]:.3g} eV/Å apart on {atom(most)}",
-                )
-            )
-        net = forces.net_force_per_atom
-        found.append(("net", net, lambda: f"a net force of {net:.3g} eV/Å per atom was taken out"))
-        return found
-
-    def _warn(self, request: Request, name: str, said: str) -> None:
+    def _warn(self, moment: Moment, name: str, said: str) -> None:
         """The first time, and then at every tenth, hundredth, … time."""
-        moment = request.moment
         times = self._tripped[moment.stream, name]
         if times != 10 ** (len(str(times)) - 1):
             return
@@ -187,30 +197,86 @@ class Guards:
         often = "" if times == 1 else f" ({times} times by now)"
         self._say(f"guard: {where}step {step}: {said}{often}")
 
-    def _keep_frame(self, request: Request, name: str, value: float, fatal: bool) -> str:
+    def _keep_frame(
+        self,
+        moment: Moment,
+        name: str,
+        value: float,
+        fatal: bool,
+        frame: Callable[[], Atoms | None],
+    ) -> str:
         """What to say of it."""
-        stream = request.moment.stream
-        if self._keep is None:
-            return ""
+        stream = moment.stream
         due = self._seen[stream] >= self._next_kept[stream] and self._kept < MOST_KEPT
-        if not (due or fatal):
+        if self._keep is None or not (due or fatal):
             return ""
         self._next_kept[stream] = self._seen[stream] + KEEP_EVERY
         self._kept += 1
+        atoms = frame()
+        if atoms is None or self._unwritable:
+            return ""
+        # No forces: they are for a teacher to say.
+        atoms.info |= {"guard": name, "seen": value}
+        if moment.step is not None:
+            atoms.info["step"] = moment.step
         try:
-            ase.io.write(self._keep, frame(request, name, value), append=True)
+            # Alone: ASE has all ranks of MPI write together, if not told.
+            ase.io.write(self._keep, atoms, append=True, parallel=False)
         except OSError as error:
             self._say(f"guard: {self._keep} cannot be written ({error.strerror}): no frame is kept")
-            self._keep = None
+            self._unwritable = True
             return ""
         return f" (the frame is kept in {self._keep})"
 
 
-def frame(request: Request, name: str, value: float) -> Atoms:
-    """Positions and cell, with the guard that tripped, its value, and the step: no forces, which
-    are for a teacher to say."""
-    info: dict[str, object] = {"guard": name, "seen": value}
-    if request.moment.step is not None:
-        info["step"] = request.moment.step
-    system = request.system
-    return Atoms(system.numbers, system.positions, cell=system.cell, pbc=system.pbc, info=info)
+def figures_of_ranks(seen: Seen) -> list[Figure]:
+    """Of atoms that ranks have apart."""
+    found = [force_figure(seen.largest, f"atom {seen.on}"), net_figure(seen.net_force)]
+    if seen.contact is not None:
+        a, b = (f"atom {i}" for i in (seen.contact.a, seen.contact.b))
+        found.append(distance_figure(seen.contact, a, b))
+    return found
+
+
+def to_atoms(system: System) -> Atoms:
+    return Atoms(system.numbers, system.positions, cell=system.cell, pbc=system.pbc)
+
+
+def figures(request: Request, forces: Forces) -> list[Figure]:
+    """Of all that this answer has."""
+    numbers, ids = request.system.numbers, request.moment.ids
+
+    def atom(row: int) -> str:
+        name = row + 1 if ids is None else ids[row]
+        return f"atom {name} ({chemical_symbols[numbers[row]]})"
+
+    top, largest = largest_force(forces.forces)
+    found = [force_figure(largest, atom(top))]
+    contact = forces.extras.get("contact")
+    if contact is not None:
+        found.append(distance_figure(contact, atom(contact.a), atom(contact.b)))
+    spread = forces.force_spread
+    if spread is not None and len(spread):
+        most = int(spread.argmax())
+        words = f"the committee is {spread[most]:.3g} eV/Å apart on {atom(most)}"
+        found.append(Figure("spread", float(spread[most]), lambda _: words))
+    return [*found, net_figure(forces.net_force_per_atom)]
+
+
+def force_figure(largest: float, atom: str) -> Figure:
+    return Figure("force", largest, lambda _: f"the force on {atom} is {largest:.3g} eV/Å")
+
+
+def distance_figure(contact: Contact, a: str, b: str) -> Figure:
+    return Figure(
+        "distance",
+        contact.ratio,
+        lambda known: (
+            f"{a} and {b} are {contact.distance:.3g} Å apart,"
+            f" {contact.ratio:.2f} of the shortest {known}"
+        ),
+    )
+
+
+def net_figure(net: float) -> Figure:
+    return Figure("net", net, lambda _: f"a net force of {net:.3g} eV/Å per atom was taken out")

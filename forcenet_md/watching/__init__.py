@@ -1,0 +1,1 @@
+"""Who looks at a run while it goes: guards, heat, recordings."""

@@ -1,0 +1,117 @@
+"""Guards on every route: LAMMPS stops with the sentence, and the frame is kept as LAMMPS has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from in_process_runs import run as run_in_process
+from in_process_runs import succeed
+from lammps_runs import quick_run
+from mpi_launches import launch, server
+from serving import ServeProcess
+
+pytestmark = pytest.mark.usefixtures("plugin")
+SLOW = pytest.mark.slow
+
+CRYSTAL = """
+units metal
+atom_modify map array
+lattice fcc 3.9
+region box block 0 3 0 3 0 3
+create_box 2 box
+create_atoms 1 box
+set group all type/fraction 2 0.5 11
+mass 1 63.546
+mass 2 195.084
+displace_atoms all random 0.1 0.1 0.1 5
+velocity all create 300 4711 loop geom
+pair_style zero 5.0
+pair_coeff * *
+fix ext all external pf/callback 1 1
+forcenet ext {address} elements Cu Pt
+fix 1 all nve
+dump d all custom 1 dump.txt id type x y z
+dump_modify d sort id format float %.10g
+{more}
+"""
+STOPS = ["--guard", "force=1e-9,1e-8", "--guard-frames", "kept.extxyz"]
+SENTENCE = " eV/Å: the run has left what the model knows (the frame is kept in "
+
+
+def kept_frames_are_lammps_own(folder: Path) -> None:
+    """Of the set-up, which is not stopped, and of the first step, which is."""
+    first, last = ase.io.read(folder / "kept.extxyz", index=":")
+    assert [first.info["step"], last.info["step"]] == [0, 1]
+    assert {first.info["guard"], last.info["guard"]} == {"force"}
+    lines = (folder / "dump.txt").read_text().splitlines()
+    table = np.array([line.split() for line in lines[9 : 9 + len(first)]], dtype=float)
+    assert len(first) == len(last) == 108
+    assert (first.numbers == np.where(table[:, 1] == 1, 29, 78)).all()
+    np.testing.assert_allclose(first.cell.array, 11.7 * np.eye(3), atol=1e-9)
+    moved = first.positions - table[:, 2:]
+    assert np.abs(moved - np.rint(moved / 11.7) * 11.7).max() < 1e-6
+    assert 0.0 < np.abs(last.positions - first.positions).max() < 0.05
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_in_process(ranks: int, small_model: Path, tmp_path: Path) -> None:
+    text = CRYSTAL.format(address="unix:/nowhere/s", more="run 5")
+    done = run_in_process(text, tmp_path, ranks, [*STOPS, "-log", "none"], str(small_model))
+    assert done.returncode == 1
+    assert SENTENCE in done.sentence
+    assert "guard: step 0: the force on atom " in done.errors
+    kept_frames_are_lammps_own(tmp_path)
+
+
+@SLOW
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_minimiser_is_warned_and_not_stopped(
+    ranks: int, small_model: Path, tmp_path: Path
+) -> None:
+    more = "unfix 1\nmin_style fire\nminimize 0 1e-3 3 30"
+    text = CRYSTAL.format(address="unix:/nowhere/s", more=more)
+    done = run_in_process(text, tmp_path, ranks, [*STOPS, "-log", "none"], str(small_model))
+    assert done.returncode == 0, done.errors
+    assert "guard: step 0: the force on atom " in done.errors
+    assert len(ase.io.read(tmp_path / "kept.extxyz", index=":")) == 1
+
+
+@SLOW
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_off_is_off(ranks: int, small_model: Path, tmp_path: Path) -> None:
+    text = CRYSTAL.format(address="unix:/nowhere/s", more="set atom 1 x 0.5 y 0 z 0\nrun 5")
+    options = ["--guard", "off", "-log", "none"]
+    succeed(text, tmp_path, ranks, options, str(small_model))
+    assert not (tmp_path / "guard-frames.extxyz").exists()
+
+
+def test_over_a_socket(small_model: Path, tmp_path: Path) -> None:
+    options = ["--listen", f"unix:{tmp_path}/s", *STOPS[:2]]
+    options += ["--guard-frames", f"{tmp_path}/kept.extxyz"]
+    with ServeProcess(*options, model=str(small_model)) as process:
+        text = CRYSTAL.format(address=f"unix:{tmp_path}/s", more="run 5")
+        done = quick_run(text, tmp_path, ranks=2)
+        assert done.returncode != 0
+        assert SENTENCE in done.error
+        kept_frames_are_lammps_own(tmp_path)
+        assert "guard: step 0: the force on atom " in process.until("was told")
+
+
+@SLOW
+@pytest.mark.parametrize("kind", ["run", "minimise"])
+def test_over_mpi(kind: str, small_model: Path, tmp_path: Path) -> None:
+    more = "run 5" if kind == "run" else "unfix 1\nmin_style fire\nminimize 0 1e-3 3 30"
+    with server(2, tmp_path, small_model, more=STOPS) as served:
+        served.process.until("ready")
+        text = CRYSTAL.format(address=served.address, more=more)
+        with launch(text, tmp_path, 2) as lmp:
+            output, _ = lmp.communicate(timeout=120)
+        if kind == "minimise":
+            assert lmp.returncode == 0, output
+            return
+        assert SENTENCE in output
+    (tmp_path / "server" / "kept.extxyz").rename(tmp_path / "kept.extxyz")
+    kept_frames_are_lammps_own(tmp_path)

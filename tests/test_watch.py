@@ -1,0 +1,126 @@
+"""`forcenet-md watch`: what it shows of a server at work, and that it holds nothing up."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lammps_runs import EXTERNAL, NO_PAIR, crystal, lmp
+from serving import COMMAND, ServeProcess, copper, in_thread
+
+from forcenet_md.errors import ProtocolError
+from forcenet_md.inference.load import load_evaluator
+from forcenet_md.inference.watched import WatchedEvaluator
+from forcenet_md.server.client import Client
+from forcenet_md.server.status import Status
+from forcenet_md.watching.heat import HeatWatch
+
+
+def watched(address: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "watch", address, *options],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def test_a_status_tells_of_steps_and_of_each_simulation(tmp_path: Path) -> None:
+    evaluator = WatchedEvaluator(load_evaluator("ase:emt"), [HeatWatch(lambda _: None)])
+    atoms = copper()
+    with (
+        in_thread(tmp_path / "s", evaluator) as (_, address),
+        Client(address) as looker,
+        Client(address) as engine,
+    ):
+        first = looker.status()
+        assert (first.steps, first.simulations, first.clients) == (0, {}, 2)
+        assert engine.hello(["Cu"], masses=[63.546]).velocities
+        v = np.full((len(atoms), 3), 2.0)
+        for step in (7, 8):
+            engine.step(
+                atoms.positions, np.ones(len(atoms)), atoms.cell.array, velocities=v,
+                step=step, timestep=0.0,
+            )  # fmt: skip
+        status = looker.status()
+    assert (status.model, status.steps, status.ranks) == ("ase:emt", 2, 1)
+    assert status.atoms == 2 * len(atoms)
+    assert status.clock > first.clock
+    [told] = status.simulations.values()
+    assert (told["step"], told["atoms"]) == ("8", str(len(atoms)))
+    # m v² / 3 kB, 12 Å²/ps²
+    expected = 63.546 * 12.0 * 1.0364270e-4 / (3.0 * 8.617333e-5)
+    assert told["temperature"] == f"Cu {expected:.4g}"
+
+
+def test_who_only_looks_takes_no_place_of_a_simulation(tmp_path: Path) -> None:
+    """The first that asks for forces is simulation 1, whoever came before it."""
+    evaluator = WatchedEvaluator(load_evaluator("ase:emt"), [])
+    atoms = copper()
+
+    def ask(client: Client) -> None:
+        client.hello(["Cu"])
+        client.step(atoms.positions, np.ones(len(atoms)), atoms.cell.array)
+
+    with in_thread(tmp_path / "s", evaluator) as (_, address), Client(address) as looker:
+        looker.status()
+        with Client(address) as one, Client(address) as two:
+            ask(one)
+            ask(two)
+            assert sorted(looker.status().simulations) == [1, 2]
+        while looker.status().clients > 1:
+            pass
+        with Client(address) as three:
+            ask(three)
+            assert sorted(looker.status().simulations) == [1, 2]
+
+
+def test_a_status_with_a_gap_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="STATUS is incomplete"):
+        Status.read({"server": ["x"]})
+
+
+def test_a_run_is_watched_and_goes_on(tmp_path: Path, plugin: Path) -> None:
+    with ServeProcess("--listen", f"unix:{tmp_path}/s") as server:
+        script = (
+            crystal(cells=3)
+            + NO_PAIR
+            + EXTERNAL
+            + f"forcenet ext unix:{tmp_path}/s elements Ar\nfix 1 all nve\nthermo 1\nrun 100000\n"
+        )
+        with lmp(script, tmp_path) as engine:
+            server.until("108 atoms")
+            done = watched(f"unix:{tmp_path}/s", "--once")
+            assert done.returncode == 0, done.stderr
+            assert "serves ase:lj" in done.stdout
+            assert re.search(r"steps/s, .* ms a step: network ", done.stdout)
+            header, row = done.stdout.splitlines()[-2:]
+            assert "temperature, K" in header
+            assert re.search(r"^ +1 +\d+ +108 +Ar \d", row)
+            assert engine.poll() is None
+        server.end(signal.SIGTERM)
+    done = watched(f"unix:{tmp_path}/s", "--once")
+    assert done.returncode == 1
+    assert done.stderr.startswith("forcenet-md: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_in_a_terminal_it_ends_with_the_server(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with ServeProcess("--listen", f"unix:{tmp_path}/s") as server:
+        command = [*COMMAND, "watch", f"unix:{tmp_path}/s", "--every", "0.1"]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        looker = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        text = ""
+        while "no simulation has asked for forces yet" not in text:
+            text += os.read(ours, 4096).decode()
+        server.end(signal.SIGTERM)
+        while "the server has ended" not in text:
+            text += os.read(ours, 4096).decode()
+        assert looker.wait(20) == 0
+    os.close(ours)
