@@ -16,7 +16,9 @@ test: .venv/ready
 	$(BIN)/pytest -n 2 --dist loadfile
 
 long: .venv/ready
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -m waits & waiting=$$!; \
+	$(BIN)/pytest -n 2 -m "slow and not waits"; rest=$$?; \
+	wait $$waiting && exit $$rest
 
 lint: .venv/ready
 	$(BIN)/ruff check .

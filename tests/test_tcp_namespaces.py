@@ -232,6 +232,7 @@ class TestLammps:
         assert "it did not answer in time" in done.error
 
     @pytest.mark.slow
+    @pytest.mark.waits
     def test_stops_by_itself_when_what_it_sent_reaches_nobody(
         self, network: Network, address: str, secret: Path, server: ServeProcess, tmp_path: Path
     ) -> None:
@@ -244,6 +245,7 @@ class TestLammps:
         server.until("the connection was lost: Connection timed out")  # it does not wait either
 
     @pytest.mark.slow
+    @pytest.mark.waits
     def test_stops_by_itself_when_the_machine_it_waits_for_is_gone(
         self, network: Network, address: str, secret: Path, server: ServeProcess, tmp_path: Path
     ) -> None:
@@ -260,6 +262,7 @@ class TestLammps:
         assert "Connection timed out" in done.error
 
     @pytest.mark.slow
+    @pytest.mark.waits
     def test_waits_for_a_server_that_is_only_busy(
         self, network: Network, address: str, secret: Path, server: ServeProcess, tmp_path: Path
     ) -> None:
