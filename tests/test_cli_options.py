@@ -12,12 +12,13 @@ from forcenet_md.cli.evaluate import evaluate
 from forcenet_md.cli.ipi import ipi
 from forcenet_md.cli.lammps import lammps
 from forcenet_md.cli.options import one_by_one
+from forcenet_md.cli.relax import relax
 from forcenet_md.cli.serve import serve
 
 SHARED = ("committee", "device", "threads", "dtype", "trust")
 
 
-@pytest.mark.parametrize("verb", [lammps, ipi, evaluate])
+@pytest.mark.parametrize("verb", [lammps, ipi, evaluate, relax])
 def test_options_are_those_of_serve(verb: Callable[..., None]) -> None:
     of_serve = get_type_hints(serve, include_extras=True)
     found = get_type_hints(verb, include_extras=True)

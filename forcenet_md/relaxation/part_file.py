@@ -1,0 +1,174 @@
+"""What has been relaxed so far, on disk, so that a run that ends in any way is gone on with.
+
+An SQLite file, which a killed process leaves whole: the structures that have ended, as extended
+XYZ, and the states of those under way, of which each save replaces the one before (a file that is
+only appended to, as labelling has it, would grow without bound).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ase.io.formats import open_with_compression
+
+from forcenet_md.data.part_file import as_text
+from forcenet_md.errors import DataError
+from forcenet_md.relaxation.course import Course
+
+SAVE_EVERY = 5.0  # s
+SHARE = 0.05  # of the time may go into saving
+TABLES = """
+CREATE TABLE IF NOT EXISTS header (line TEXT);
+CREATE TABLE IF NOT EXISTS ended
+    (number INTEGER PRIMARY KEY, ending TEXT, reason TEXT, steps INTEGER, frame BLOB);
+CREATE TABLE IF NOT EXISTS under_way (number INTEGER PRIMARY KEY, state BLOB);
+"""
+
+
+class PartFile:
+    """Saved to while relaxing; `finish` makes the output of it. To be closed by `with`.
+
+    header: what must be the same to go on: structures, model, settings
+    Raises DataError for a file of another run, one that another process has, and what cannot be
+    written.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self._ended: list[Course] = []  # since the last save
+        self._due = time.monotonic() + SAVE_EVERY
+        with self._sentences():
+            self._file = sqlite3.connect(path, timeout=0.0)
+            try:
+                self._open(header)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _open(self, header: dict[str, Any]) -> None:
+        self._file.execute("PRAGMA locking_mode = EXCLUSIVE")  # as long as it is open
+        self._file.execute("BEGIN IMMEDIATE")
+        self._file.commit()
+        self._file.executescript(TABLES)
+        found = self._file.execute("SELECT line FROM header").fetchone()
+        if found is None:
+            with self._file:
+                self._file.execute("INSERT INTO header VALUES (?)", (json.dumps(header),))
+            return
+        other = json.loads(found[0])
+        if differing := [key for key in header if other.get(key) != header[key]]:
+            raise DataError(
+                f"{self.path} is of another run, with other {', '.join(differing)}: give another"
+                " --out, or remove it to begin again."
+            )
+
+    def __enter__(self) -> PartFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    @property
+    def numbers(self) -> set[int]:
+        """Of the structures that have ended."""
+        saved = {row[0] for row in self._file.execute("SELECT number FROM ended")}
+        return saved | {course.number for course in self._ended}
+
+    def endings(self) -> Counter[str]:
+        """How often each ending came, after a save."""
+        return Counter(row[0] for row in self._file.execute("SELECT ending FROM ended"))
+
+    def first_reason(self, ending: str) -> tuple[int, str] | None:
+        """The number of the first structure with this ending, and the reason, after a save."""
+        found = "SELECT number, reason FROM ended WHERE ending = ? ORDER BY number"
+        return self._file.execute(found, (ending,)).fetchone()
+
+    def state(self, number: int) -> bytes | None:
+        """Of a structure that was under way at the last save."""
+        asked = self._file.execute("SELECT state FROM under_way WHERE number = ?", (number,))
+        found = asked.fetchone()
+        return None if found is None else found[0]
+
+    def add(self, ended: Iterable[Course], under_way: Iterable[Course]) -> None:
+        """After every round; saved every few seconds."""
+        self._ended += ended
+        if time.monotonic() > self._due:
+            self.save(under_way)
+
+    def save(self, under_way: Iterable[Course] = ()) -> None:
+        """Everything, now. Raises DataError."""
+        begun = time.monotonic()
+        with self._sentences(), self._file:
+            self._file.executemany(
+                "INSERT INTO ended VALUES (?, ?, ?, ?, ?)",
+                [(c.number, c.ending, c.reason, c.steps, as_text(c.result())) for c in self._ended],
+            )
+            self._file.executemany(
+                "DELETE FROM under_way WHERE number = ?", [(c.number,) for c in self._ended]
+            )
+            self._file.executemany(
+                "INSERT OR REPLACE INTO under_way VALUES (?, ?)",
+                ((c.number, c.state()) for c in under_way),
+            )
+        self._ended = []
+        now = time.monotonic()
+        self._due = now + max(SAVE_EVERY, (now - begun) / SHARE)
+
+    def finish(self, out: Path) -> None:
+        """Write the relaxed structures in their order, whole or not at all, and remove this file.
+
+        Raises DataError.
+        """
+        target = out.resolve()  # a link stays one
+        part = target.with_name(f"{target.stem}.part{target.suffix}")  # compressed by its ending
+        try:
+            with open_with_compression(str(part), "wb") as copy:
+                for (frame,) in self._file.execute("SELECT frame FROM ended ORDER BY number"):
+                    copy.write(frame)
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(target)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            if isinstance(error, OSError):
+                raise DataError(
+                    f"{out} cannot be written ({error.strerror}): make room and give the same"
+                    " command again; nothing is lost."
+                ) from None
+            raise
+        self._file.close()
+        self.path.unlink()
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, ValueError) as error:
+            if "locked" in str(error):
+                raise DataError(
+                    f"{self.path} is being written by another run: wait for its end."
+                ) from None
+            if isinstance(error, sqlite3.OperationalError):  # no room, no right
+                raise DataError(
+                    f"{self.path} cannot be written ({error}): make room, or give an --out in a"
+                    " folder that can be written to."
+                ) from None
+            raise DataError(
+                f"{self.path} is no file of a relaxation, or damaged ({error}): give another"
+                " --out, or remove it to begin again."
+            ) from None
