@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,10 +19,23 @@ if TYPE_CHECKING:
 
     from forcenet_md.artifact.card import Card
 
+OPTIONS = {
+    "forces": "report split_by free_only rotations rotation_frames axis worst into_card",
+    "is2rs": "teacher relaxed names optimizer fmax steps maxstep",
+}
+OPTION_OF = {name: task for task, names in OPTIONS.items() for name in names.split()}
+
 
 def evaluate(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="Labelled structures.", show_default=False)],
     model: options.Model,
+    task: Annotated[
+        Literal["forces", "is2rs"],
+        typer.Option(
+            help="is2rs: relax from the first frame of each trajectory, and judge by the last."
+        ),
+    ] = "forces",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the figures as JSON to a file.")
@@ -41,7 +55,7 @@ def evaluate(
         ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many frames, evenly spread.")
+        int | None, typer.Option(min=1, help="At most so many frames or systems, evenly spread.")
     ] = None,
     rotations: Annotated[
         int,
@@ -61,6 +75,21 @@ def evaluate(
             help="Put the figures into the model file's card, in place of those in it.",
         ),
     ] = False,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="is2rs: computes the forces of AFbT; as of `label`.", show_default=False),
+    ] = None,
+    relaxed: Annotated[
+        Path | None,
+        typer.Option(help="is2rs: write what was reached, extended XYZ.", show_default=False),
+    ] = None,
+    names: Annotated[
+        str, typer.Option(help="is2rs: the column that tells trajectories apart.")
+    ] = "sid",
+    optimizer: Annotated[Literal["fire", "lbfgs"], typer.Option(help="is2rs.")] = "lbfgs",
+    fmax: Annotated[float, typer.Option(min=0.0, help="is2rs: eV/Å.")] = 0.01,
+    steps: Annotated[int, typer.Option(min=0, help="is2rs: at most.")] = 200,
+    maxstep: Annotated[float, typer.Option(min=1e-6, max=1.0, help="is2rs: Å.")] = 0.04,
     committee: options.Committee = None,
     device: options.Device = "cpu",
     threads: options.Threads = 1,
@@ -71,15 +100,16 @@ def evaluate(
     ] = None,
     trust: options.Trust = False,
 ) -> None:
-    """Evaluate a model's forces, as they are served, against labelled frames.
+    """Evaluate a model's forces, as they are served, against labelled frames; or its relaxations.
 
     Ctrl-C ends with the figures of the frames evaluated until then.
     """
+    _check_task(context, task)
     from rich.console import Console
 
     from forcenet_md.artifact.find import model_path
     from forcenet_md.artifact.update import update_card
-    from forcenet_md.data.frames import check_output
+    from forcenet_md.data.frames import check_output, write_frames
     from forcenet_md.evaluation.cases import open_cases
     from forcenet_md.evaluation.report import write_report
     from forcenet_md.evaluation.result import Model, for_card
@@ -88,7 +118,6 @@ def evaluate(
     from forcenet_md.evaluation.totals import Settings
     from forcenet_md.inference.load import load_evaluator
     from forcenet_md.training.stop import on_interrupt
-    from forcenet_md.writing import write_text
 
     console = Console(stderr=True)
     others = list(committee or ())
@@ -100,7 +129,7 @@ def evaluate(
         )
     if into_card:
         _check_card(" ".join([model, *others]), card)
-    for path in (out, report and report / "report.html"):
+    for path in (out, relaxed, report and report / "report.html"):
         if path:
             check_output(path)
     evaluator = load_evaluator(
@@ -110,6 +139,32 @@ def evaluate(
     described = Model(
         name=known.name, spec=model, committee=others, sha256=known.sha256, dtype=dtype
     )
+    batch_atoms = batch_atoms or (20_000 if device.startswith("cuda") else 1000)
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        console.print("ending with what is evaluated")
+
+    if task == "is2rs":
+        from forcenet_md.evaluation.is2rs import PROTOCOL, Task, evaluate_is2rs, sentences
+
+        protocol = replace(PROTOCOL, optimizer=optimizer, fmax=fmax, steps=steps, maxstep=maxstep)
+        asked = Task(data, names, limit, protocol, batch_atoms, teacher)
+        with _progress(console) as bar, on_interrupt(interrupt):
+            found, reached = evaluate_is2rs(
+                evaluator, described, asked, bar.doing, lambda: interrupted
+            )
+        for sentence in sentences(found):
+            (console if as_json else Console()).print(sentence, markup=False, soft_wrap=True)
+        _write_json(found.model_dump_json(indent=2), as_json, out, console)
+        if relaxed:
+            write_frames(relaxed, reached)
+            console.print(f"wrote {relaxed}", markup=False, soft_wrap=True)
+        if not found.complete:
+            raise typer.Exit(130)
+        return
     settings = Settings(
         remove_net_force=bool(cards) and all(each.net_force_removed for each in cards),
         limit=limit,
@@ -119,27 +174,15 @@ def evaluate(
         rotation_frames=rotation_frames,
         axis=axis,
         n_worst=worst,
-        batch_atoms=batch_atoms or (20_000 if device.startswith("cuda") else 1000),
+        batch_atoms=batch_atoms,
     )
-    interrupted = False
-
-    def interrupt() -> None:
-        nonlocal interrupted
-        interrupted = True
-        console.print("ending with what is evaluated")
-
     with _progress(console) as bar, open_cases(data, bar.reading) as cases, on_interrupt(interrupt):
         for remark in cases.remarks:
             console.print(f"note: {remark}", markup=False, soft_wrap=True)
         outcome = run(evaluator, cases, described, settings, bar.evaluating, lambda: interrupted)
     result = outcome.result
-    text = result.model_dump_json(indent=2)
-    if as_json:
-        print(text)
     print_result(result, console if as_json else Console())
-    if out:
-        write_text(out, text + "\n")
-        console.print(f"wrote {out}", markup=False, soft_wrap=True)
+    _write_json(result.model_dump_json(indent=2), as_json, out, console)
     if report:
         page = write_report(report, outcome, card)
         console.print(f"wrote {page}", markup=False, soft_wrap=True)
@@ -154,6 +197,25 @@ def evaluate(
             markup=False,
             soft_wrap=True,
         )
+
+
+def _check_task(context: typer.Context, task: str) -> None:
+    """An option of the other task is refused, as it would do nothing."""
+    for name, owner in OPTION_OF.items():
+        source = context.get_parameter_source(name)
+        if owner != task and source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise typer.BadParameter(f"is of --task {owner} alone", param_hint=option)
+
+
+def _write_json(text: str, as_json: bool, out: Path | None, console: Console) -> None:
+    from forcenet_md.writing import write_text
+
+    if as_json:
+        print(text)
+    if out:
+        write_text(out, text + "\n")
+        console.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
 def _cards(model: str, committee: list[str]) -> list[Card]:
@@ -194,8 +256,10 @@ class _Bar:
             self._bar.update(self._task, completed=frames)
 
     def evaluating(self, done: int, total: int) -> None:
+        self.doing("evaluating" if done < total else "last figures", done, total)
+
+    def doing(self, what: str, done: int, total: int) -> None:
         if self._bar and self._task is not None:
-            what = "evaluating" if done < total else "last figures"
             self._bar.update(self._task, completed=done, total=total, description=what)
 
 
