@@ -202,6 +202,17 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         PartFile(tmp_path / "out.part", {"fmax": 0.1})
 
 
+def test_a_run_that_has_not_begun_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AseEvaluator, "evaluate", stopped)
+    relax("in.extxyz", *EMT, "-o", "out.extxyz", code=130)
+    assert [path.name for path in folder.iterdir()] == ["in.extxyz"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

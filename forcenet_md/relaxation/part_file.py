@@ -80,7 +80,15 @@ class PartFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        try:
+            begun = "SELECT number FROM ended UNION ALL SELECT number FROM under_way LIMIT 1"
+            empty = self._file.execute(begun).fetchone() is None
+        except sqlite3.Error:  # closed by `finish`, or damaged
+            return
+        finally:
+            self._file.close()
+        if empty:
+            self.path.unlink(missing_ok=True)  # nothing to go on with
 
     @property
     def numbers(self) -> set[int]:
