@@ -78,7 +78,8 @@ def main() -> None:
     lines = [
         f"# Relaxing {len(frames)} structures of 32 to 60 atoms with the model {given.model}",
         "",
-        f"{hardware()}; {given.device}, float32, one thread; to 0.05 eV/Å, at most 100 steps.",
+        f"{hardware()}; {given.device}, float32, one thread; to 0.05 eV/Å, at most 100 steps;"
+        f" {'processor' if given.device == 'cpu' else 'wall'} time.",
         "Made by `python -m benchmarks.relaxation --out …`.",
         "",
         "| optimiser | way | structures/s | steps/s | ÷ one by one | converged |",

@@ -19,6 +19,7 @@ from ase.optimize import LBFGS
 from relaxing import crystals
 
 from forcenet_md.cli.main import build_app
+from forcenet_md.data.compiling import compile_store
 from forcenet_md.data.frames import write_frames
 from forcenet_md.errors import DataError
 from forcenet_md.evaluation.is2rs import DISTANCES, FORCES, share_below
@@ -93,6 +94,18 @@ def test_the_ends_are_found_by_name_and_frame(relaxations: Path) -> None:
         assert each.distance(each.first) == pytest.approx(
             np.linalg.norm(moved[2:], axis=1).mean(), abs=1e-7
         )
+
+
+def test_a_store_has_the_same_ends(relaxations: Path, tmp_path: Path) -> None:
+    compile_store([relaxations], tmp_path / "store.h5")
+    for of_file, of_store in zip(
+        *(read_ends([path], "sid")[0] for path in (relaxations, tmp_path / "store.h5")),
+        strict=True,
+    ):
+        assert of_file.name == of_store.name
+        np.testing.assert_array_equal(of_file.free, of_store.free)
+        for one, other in ((of_file.first, of_store.first), (of_file.last, of_store.last)):
+            np.testing.assert_array_equal(one.positions, other.positions)
 
 
 def test_distances_are_to_the_nearest_image(relaxations: Path) -> None:

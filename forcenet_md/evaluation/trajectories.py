@@ -89,7 +89,7 @@ def read_ends(sources: Sequence[Path], column: str) -> tuple[list[Ends], int]:
 
 def _place(atoms: Atoms, k: int) -> float:
     value = atoms.info.get(FRAME, k)
-    return float(value) if np.isreal(value) else float(k)
+    return float(value) if isinstance(value, int | float | np.number) else float(k)
 
 
 def _number(place: tuple[float, Atoms]) -> float:
