@@ -1,0 +1,30 @@
+"""What the user asked to be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from forcenet_md.inference.watched import Watcher
+from forcenet_md.recording.frame import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """path: of the recording, None without one; every: steps from one frame to the next"""
+
+    path: Path | None = None
+    every: int = 10
+    precision: Precision = "full"
+
+    def make(self, say: Callable[[str], None], alone: str = "") -> Watcher | None:
+        """None where nothing is recorded; say, alone: see `Recorder`.
+
+        Raises DataError for a path that cannot be recorded at.
+        """
+        if self.path is None:
+            return None
+        from forcenet_md.recording.recorder import Recorder  # imports h5py
+
+        return Recorder(self.path, self.every, self.precision, say, alone)
