@@ -58,6 +58,9 @@ def ipi(
     wire: options.Wire = "own",
     guard: options.Guard = None,
     guard_frames: options.GuardFrames = options.GUARD_FRAMES,
+    record: options.Record = None,
+    record_every: options.RecordEvery = 10,
+    record_precision: options.RecordPrecision = "full",
 ) -> None:
     """Run an input of i-PI with the forces of a model: starts i-PI and serves it.
 
@@ -81,7 +84,7 @@ def ipi(
         max_edges=max_edges,
         log_file=log_file,
         committee=tuple(committee or ()),
-        watching=options.watching(guard, guard_frames),
+        watching=options.watching(guard, guard_frames, record, record_every, record_precision),
     )
 
     def work(load: Callable[[Options], Evaluator]) -> None:

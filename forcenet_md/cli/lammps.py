@@ -41,6 +41,9 @@ def lammps(
     wire: options.Wire = "own",
     guard: options.Guard = None,
     guard_frames: options.GuardFrames = options.GUARD_FRAMES,
+    record: options.Record = None,
+    record_every: options.RecordEvery = 10,
+    record_precision: options.RecordPrecision = "full",
 ) -> None:
     """Run a LAMMPS script with the model inside: no server, the script stays as it is.
 
@@ -75,5 +78,5 @@ def lammps(
             return load_network(model, device, threads, dtype, trust, sha256, max_edges)
 
         on_ranks = OnRanks(load_on, device, share_devices, sharing(ghosts, wire))
-    watched = options.watching(guard, guard_frames)
+    watched = options.watching(guard, guard_frames, record, record_every, record_precision)
     run(arguments or [], load, max_atoms, log_file, on_ranks, watched)

@@ -81,14 +81,41 @@ GuardFrames = Annotated[
     typer.Option(help="Frames that guards warn of are appended to this extxyz file."),
 ]
 GUARD_FRAMES = Path("guard-frames.extxyz")
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.h5",
+        help="Record the run: positions, forces, velocities where the engine says them, energies"
+        " and what the guards saw (H5MD); the same atoms are appended to.",
+        show_default=False,
+    ),
+]
+RecordEvery = Annotated[int, typer.Option(min=1, help="Steps from one recorded frame to the next.")]
+RecordPrecision = Annotated[
+    Literal["full", "rounded"],
+    typer.Option(
+        help="full: float64, 65 bytes an atom and frame; rounded: positions to 1e-4 Å, velocities"
+        " and forces to four digits, 22 bytes."
+    ),
+]
 
 
-def watching(guard: list[str] | None, guard_frames: Path) -> Watching:
+def watching(
+    guard: list[str] | None,
+    guard_frames: Path,
+    record: Path | None,
+    record_every: int,
+    record_precision: Literal["full", "rounded"],
+) -> Watching:
     """Raises RequestError for a guard that is not understood."""
+    from forcenet_md.recording.options import RecordOptions
     from forcenet_md.watching.guards import GuardOptions
     from forcenet_md.watching.watching import Watching
 
-    return Watching(GuardOptions(tuple(guard or ()), guard_frames))
+    return Watching(
+        guards=GuardOptions(tuple(guard or ()), guard_frames),
+        record=RecordOptions(record, record_every, record_precision),
+    )
 
 
 def one_by_one(words: list[str]) -> list[str]:

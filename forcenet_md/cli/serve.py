@@ -83,6 +83,9 @@ def serve(
     wire: options.Wire = "own",
     guard: options.Guard = None,
     guard_frames: options.GuardFrames = options.GUARD_FRAMES,
+    record: options.Record = None,
+    record_every: options.RecordEvery = 10,
+    record_precision: options.RecordPrecision = "full",
 ) -> None:
     """Serve the forces of a model to LAMMPS (fix external), i-PI and other engines.
 
@@ -117,7 +120,7 @@ def serve(
             log_file=log_file,
             committee=tuple(committee or ()),
             ipi=driven,
-            watching=options.watching(guard, guard_frames),
+            watching=options.watching(guard, guard_frames, record, record_every, record_precision),
         )
         try:
             address = mpi_address(asked, mpicolor)

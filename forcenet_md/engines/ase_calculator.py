@@ -14,7 +14,10 @@ them that. FIRE, MDMin and BFGS move by forces alone; line searches need an ener
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from forcenet_md.errors import ForceNetError
-from forcenet_md.inference.interface import Request
+from forcenet_md.inference.interface import Evaluator, Moment, Request
 from forcenet_md.inference.load import load_evaluator
+from forcenet_md.recording.frame import Precision
+from forcenet_md.recording.options import RecordOptions
 from forcenet_md.system import System
+from forcenet_md.watching.guards import OFF, GuardOptions
+from forcenet_md.watching.watching import Watching
 
 
 class ForceNetCalculator(Calculator):
@@ -42,6 +49,8 @@ class ForceNetCalculator(Calculator):
     trust, sha256: as `forcenet-md serve` has them
     committee: further model files, which answer together with `model`: forces are the mean, and
         `results["force_spread"]` [n_atoms] eV/Å is how far they are apart
+    record, record_every, record_precision: as `forcenet-md serve` has them; every calculation is a
+        step, and `close` or the end of Python completes the file
 
     The net force of a model whose forces are not a gradient is taken out; where atoms are held by
     constraints (FixCom holds none) only if the model was trained without it. `net_force` [3] eV/Å
@@ -61,18 +70,33 @@ class ForceNetCalculator(Calculator):
         trust: bool = False,
         sha256: str | None = None,
         committee: Sequence[str | Path] = (),
+        record: str | Path | None = None,
+        record_every: int = 10,
+        record_precision: Precision = "full",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.evaluator = load_evaluator(
-            str(model),
-            device=device,
-            threads=torch_threads() if threads is None else threads,
-            dtype=dtype,
-            trust=trust,
-            sha256=sha256,
-            committee=[str(member) for member in committee],
+
+        def load() -> Evaluator:
+            return load_evaluator(
+                str(model),
+                device=device,
+                threads=torch_threads() if threads is None else threads,
+                dtype=dtype,
+                trust=trust,
+                sha256=sha256,
+                committee=[str(member) for member in committee],
+            )
+
+        path = None if record is None else Path(record)
+        watching = Watching(
+            guards=GuardOptions((OFF,)),
+            heat=False,
+            record=RecordOptions(path, record_every, record_precision),
         )
+        stack = ExitStack()
+        self.evaluator = stack.enter_context(watching.over(load, _tell))
+        self._close = weakref.finalize(self, stack.close)
         self.capabilities = self.evaluator.capabilities
         self.implemented_properties = ["forces"]
         if self.capabilities.energy:
@@ -96,6 +120,7 @@ class ForceNetCalculator(Calculator):
             System.from_ase(self.atoms),
             keep_net_force=any(not isinstance(c, FixCom) for c in self.atoms.constraints),
             want_stress="stress" in properties,
+            moment=Moment(masses=self.atoms.get_masses()),
         )
         answer = self.evaluator.evaluate([request])[0]
         if isinstance(answer, ForceNetError):
@@ -108,6 +133,10 @@ class ForceNetCalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(answer.stress)
         if answer.force_spread is not None:
             self.results["force_spread"] = answer.force_spread
+
+    def close(self) -> None:
+        """Complete the recording; nothing is calculated any more."""
+        self._close()
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
@@ -134,6 +163,10 @@ class ForcesOnly:
 class _WithoutEnergy(OptimizableAtoms):
     def get_value(self) -> float:
         return float("nan")
+
+
+def _tell(line: str) -> None:
+    print(f"forcenet-md: {line}", file=sys.stderr)
 
 
 def torch_threads() -> int:

@@ -38,6 +38,12 @@ class Plan:
     warnings: tuple[str, ...]
 
     @property
+    def requests(self) -> int:
+        """How many structures a step sends."""
+        users = self.ipi.users(self.forcefield)
+        return sum(system.requests(self.forcefield.outer) for system in users)
+
+    @property
     def relaxes(self) -> bool:
         users = self.ipi.users(self.forcefield)
         return any(motion.get("mode") == "minimize" for s in users for motion in s.motions)

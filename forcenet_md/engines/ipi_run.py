@@ -22,7 +22,7 @@ from forcenet_md.engines.processes import ProcessError
 from forcenet_md.errors import AddressError, ForceNetError, RequestError
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.server.loop import Server
-from forcenet_md.server.run import IpiOptions, Options, run
+from forcenet_md.server.run import NO_BEADS, IpiOptions, Options, run
 from forcenet_md.server.signals import StopSignal
 
 GOODBYE = 30.0  # s for i-PI to write its files after it has said EXIT
@@ -38,6 +38,8 @@ def supervise(
     0 when i-PI has done what its input says or was told to stop before, 128 + number after a
     signal. Raises a ForceNetError for everything else; i-PI has ended then too.
     """
+    if options.watching.record.path is not None and plan.requests > 1:
+        raise RequestError(NO_BEADS)
     clear_exit_file(Path("EXIT"))
     clear_address(plan.address)
     options = replace(

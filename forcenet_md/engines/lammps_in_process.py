@@ -110,6 +110,8 @@ def run_together(
         if world.rank == 0:
             try:
                 script = check_arguments(arguments)
+                if on_ranks is not None:
+                    check_record(watching)
                 build(installed_target())
                 if on_ranks is None:
                     model = model_in_thread(load, max_atoms, log_file, watching)
@@ -150,6 +152,15 @@ def local_models(
     most = max_atoms * world.size
     say = aloud(monitor) if world.rank == 0 else monitor.log
     return LocalModels(network, world, on_ranks.sharing, most, monitor, watching.guards, say)
+
+
+def check_record(watching: Watching) -> None:
+    """Raises LammpsError for what cannot be done where every rank has the forces of its atoms."""
+    if watching.record.path is not None:
+        raise LammpsError(
+            "with the model on many ranks nothing is gathered that could be recorded: start"
+            " 'forcenet-md serve --record …' and run the script with lmp, or leave --record out."
+        )
 
 
 def check_arguments(arguments: Sequence[str]) -> str:
@@ -212,6 +223,7 @@ def model_in_thread(
     logs = [Lines.append_to(log_file)] if log_file else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ready: Future[tuple[Server, Door]] = Future()
+    served = threading.Event()
 
     def serve() -> None:
         stack = contextlib.ExitStack()
@@ -220,20 +232,27 @@ def model_in_thread(
         try:
             # Here, for torch's number of threads shall not be LAMMPS's: OpenMP's is each thread's.
             monitor = Monitor(*logs)
-            watched = watching.over(load(), monitor.log, warn=aloud(monitor))
+            watched = watching.over(load, monitor.log, warn=aloud(monitor))
             evaluator = stack.enter_context(watched)
             evaluator.warm_up()
             server = Server(evaluator, limits=unhurried(max_atoms), monitor=monitor)
             ready.set_result((server, Door(server, ours)))
         except BaseException as error:
+            ours.close()
+            stack.close()
             ready.set_exception(error)
         else:
             with stack:
                 server.serve()
+                served.set()
 
     thread = threading.Thread(target=serve, name="model", daemon=True)
     thread.start()
-    server, door = ready.result()
+    try:
+        server, door = ready.result()
+    except BaseException:
+        theirs.close()
+        raise
     os.environ[VARIABLE] = f"{os.getpid()}:{theirs.fileno()}"
     try:
         with theirs:
@@ -241,7 +260,8 @@ def model_in_thread(
     finally:
         del os.environ[VARIABLE]
         server.stop()
-        thread.join(PATIENCE)
+        if served.wait(PATIENCE):
+            thread.join()  # which may have to merge a recording
 
 
 def aloud(monitor: Monitor) -> Callable[[str], None]:

@@ -37,6 +37,10 @@ from forcenet_md.server.signals import StopSignal
 from forcenet_md.server.template import Template
 from forcenet_md.watching.watching import Watching
 
+NO_BEADS = (
+    "i-PI does not say which bead it sends, so that several cannot be recorded: leave --record out,"
+    " and let i-PI write trajectories (<trajectory> in its <output>)."
+)
 FEW = 12  # elements that are named one by one
 
 
@@ -102,6 +106,7 @@ def run(
         addresses = [default_address()]
     check_reach(addresses, secret)
     check_files(options.model, options.committee)
+    check_record(options)
     if options.ipi is not None:
         parse_ipi_address(options.ipi.address)  # a mistyped one is told before the model is loaded
     with contextlib.ExitStack() as stack:
@@ -110,9 +115,14 @@ def run(
         for address in addresses:
             listeners.append(Listener(address))
             stack.callback(listeners[-1].close)
-        monitor.log(f"loading {' '.join([options.model, *options.committee])}")
-        loaded = load(options)
-        evaluator = stack.enter_context(options.watching.over(loaded, monitor.log))
+
+        def loaded() -> Evaluator:
+            monitor.log(f"loading {' '.join([options.model, *options.committee])}")
+            return load(options)
+
+        alone = NO_BEADS if options.ipi is not None else ""
+        watched = options.watching.over(loaded, monitor.log, alone=alone)
+        evaluator = stack.enter_context(watched)
         evaluator.warm_up()
         for listener in listeners:
             listener.listen()
@@ -165,9 +175,27 @@ def mpi_address(options: Options, color: int | None) -> MpiAddress | None:
         raise RequestError(
             f"{found[0]} is served alone: start a server of its own for other addresses or i-PI."
         )
+    if options.watching.record.path is not None:
+        raise RequestError(
+            f"at {found[0]} nothing is gathered that could be recorded: leave --record out, or"
+            " --listen unix:PATH."
+        )
     if options.secret_file is not None:
         raise RequestError(f"{found[0]} knows no secret: leave --secret-file out.")
     return found[0]
+
+
+def check_record(options: Options) -> None:
+    """Raises RequestError where a recording could not tell one simulation from another."""
+    if options.watching.record.path is None or options.ipi is None:
+        return
+    if options.listen:
+        raise RequestError(
+            "i-PI and other clients cannot be recorded together: give --record to a server with"
+            " --ipi alone."
+        )
+    if options.ipi.sockets > 1:
+        raise RequestError(NO_BEADS)
 
 
 def make_monitor(options: Options) -> tuple[Lines, Monitor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.inference.watched import WatchedEvaluator, Watcher
+from forcenet_md.recording.options import RecordOptions
 from forcenet_md.watching.guards import GuardOptions
 from forcenet_md.watching.heat import HeatWatch
 
@@ -18,28 +19,33 @@ class Watching:
 
     guards: GuardOptions = field(default_factory=GuardOptions)
     heat: bool = True
+    record: RecordOptions = field(default_factory=RecordOptions)
 
     @contextlib.contextmanager
     def over(
         self,
-        evaluator: Evaluator,
+        load: Callable[[], Evaluator],
         say: Callable[[str], None],
         warn: Callable[[str], None] | None = None,
+        alone: str = "",
     ) -> Iterator[Evaluator]:
-        """The evaluator with those watchers, which are closed at the end.
+        """The loaded evaluator with those watchers, which are closed at the end.
 
         say: takes a line of the log; warn: a warning, if that is not to go to the log alone
+        alone: why only one simulation can be recorded, if so
+
+        Raises what `load` raises, and before it DataError for a path that cannot be recorded at.
         """
-        watchers: list[Watcher] = []
-        guards = self.guards.make(evaluator.capabilities, warn or say)
-        if self.heat:
-            watchers.append(HeatWatch(say))
-        if guards is not None:
-            watchers.append(guards)
-        if not watchers:
-            yield evaluator
-            return
         with contextlib.ExitStack() as stack:
-            for watcher in watchers:
-                stack.callback(watcher.close)
-            yield WatchedEvaluator(evaluator, watchers)
+            watchers: list[Watcher] = []
+
+            def add(watcher: Watcher | None) -> None:
+                if watcher is not None:
+                    stack.callback(watcher.close)
+                    watchers.append(watcher)
+
+            add(self.record.make(warn or say, alone))  # it sees also what guards refuse
+            evaluator = load()
+            add(HeatWatch(say) if self.heat else None)
+            add(self.guards.make(evaluator.capabilities, warn or say))
+            yield WatchedEvaluator(evaluator, watchers) if watchers else evaluator
