@@ -15,6 +15,7 @@ from forcenet_md.simulation.observables import (
     PairDistribution,
     element_temperatures,
     pair_distribution,
+    per_density,
 )
 
 Array = NDArray[np.float64]
@@ -58,15 +59,8 @@ def mean_and_error(values: Array) -> tuple[float, float | None]:
 
 
 def pair_densities(frames: Sequence[Atoms]) -> PairDistribution:
-    """g(r), for like pairs too over the density of all n atoms, not of the n − 1 others.
-
-    In a crystal or a dense liquid the neighbours at a distance are then the same number in cells
-    of every size.
-    """
-    g = pair_distribution(frames, R_MAX, N_BINS)
-    symbols = frames[0].get_chemical_symbols()
-    scale = {f"{e}-{e}": 1.0 - 1.0 / symbols.count(e) for e in set(symbols)}
-    return PairDistribution(g.r, {pair: scale.get(pair, 1.0) * v for pair, v in g.g.items()})
+    """g(r) that is the same in cells of every size, see `per_density`."""
+    return per_density(pair_distribution(frames, R_MAX, N_BINS), frames[0].get_chemical_symbols())
 
 
 def halves(frames: Sequence[Atoms]) -> dict[str, float]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from forcenet_md.watching.watching import Watching
 
 COMMITTEE = "--committee"
+AGAINST = "--against"
 MODEL_HELP = "A model file, the name of a shipped model, or ase:NAME[,key=value…] (emt, lj)."
 
 Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP, show_default=False)]
@@ -121,11 +122,11 @@ def watching(
 def one_by_one(words: list[str]) -> list[str]:
     """`--committee b.pt c.pt` as `--committee b.pt --committee c.pt`: up to the next option."""
     spread: list[str] = []
-    several = False
+    several = None
     for k, word in enumerate(words):
         if word.startswith("-"):
-            several = word == COMMITTEE
-        elif several and words[k - 1] != COMMITTEE:
-            spread.append(COMMITTEE)
+            several = word if word in (COMMITTEE, AGAINST) else None
+        elif several and words[k - 1] != several:
+            spread.append(several)
         spread.append(word)
     return spread

@@ -40,6 +40,7 @@ BY_ASE = (".traj",)
 VASP = ("OUTCAR", "vasprun.xml")
 UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")  # of LAMMPS
 CUT = "the file ends within it: it is cut short; leave it out, as `data compile --skip-bad` does."
+HEADINGS = ("ITEM: UNITS", "ITEM: TIME\n", "ITEM: TIMESTEP")  # of a dump's frame, in this order
 PAGE = 500  # rows of a database read at a time
 
 
@@ -55,6 +56,10 @@ class Options:
 
 
 ANY_SIZE = Options(max_atoms=sys.maxsize)
+
+
+class CutShort(DataError):
+    """A frame within which a file ends, as that of a run which goes on or was killed."""
 
 
 def find_sources(path: Path) -> list[Path]:
@@ -90,7 +95,8 @@ def read_source(path: Path, options: Options | None = None) -> Iterator[Atoms]:
             yield atoms
             number += 1
     except DataError as error:
-        raise DataError(f"frame {number} of {path}: {error}") from None
+        kind = CutShort if isinstance(error, CutShort) else DataError
+        raise kind(f"frame {number} of {path}: {error}") from None
     except MemoryError:
         raise DataError(
             f"frame {number} of {path} does not fit into memory: leave it out, or use a machine"
@@ -146,14 +152,15 @@ def _reader(path: Path) -> Callable[[Path, Options], Iterator[Atoms]]:
     return _read_database if suffix in DATABASE else _read_by_ase
 
 
-def _open(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
+    """A text file, compressed or not. Raises OSError."""
     # Windows' editors begin a file with a mark, which utf-8-sig leaves out.
     return COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", errors="replace")
 
 
 def _starts(path: Path, word: str) -> bool:
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             return file.read(len(word)) == word
     except (OSError, EOFError, lzma.LZMAError):
         return False  # whoever reads it will say so
@@ -161,7 +168,7 @@ def _starts(path: Path, word: str) -> bool:
 
 def _read_xyz(path: Path, options: Options) -> Iterator[Atoms]:
     names = _oc20_names(path)
-    with _open(path) as file:
+    with open_text(path) as file:
         for line in file:
             if not line.strip():
                 if file.read().strip():
@@ -171,7 +178,7 @@ def _read_xyz(path: Path, options: Options) -> Iterator[Atoms]:
             _check_size(n, options.max_atoms)
             text = [line, *itertools.islice(file, n + 1)]
             if len(text) < n + 2 or (not text[-1].endswith("\n") and _cut(text)):
-                raise DataError(CUT)
+                raise CutShort(CUT)
             (atoms,) = read_xyz(io.StringIO("".join(text)), index=slice(None))
             if names is not None:
                 atoms.info.update(next(names))
@@ -195,14 +202,14 @@ def _oc20_names(path: Path) -> Iterator[dict[str, Any]] | None:
     text = next((p for p in beside if p.is_file()), None)
     if text is None:
         return None
-    with _open(text) as file:
+    with open_text(text) as file:
         if file.readline().count(",") != 2:
             return None
     return _oc20_lines(text)
 
 
 def _oc20_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with _open(path) as file:
+    with open_text(path) as file:
         for line in file:
             try:
                 sid, frame, reference = line.strip().split(",")
@@ -218,8 +225,8 @@ def _oc20_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
     style = "metal"
-    with _open(path) as file:
-        for text in _snapshots(file):
+    with open_text(path) as file:
+        for text in snapshots(file):
             if text[0].startswith("ITEM: UNITS"):  # LAMMPS writes them once, for the whole file
                 style = _stated_units(text[1:2], options)
             head = _columns(text, options.max_atoms)
@@ -259,7 +266,7 @@ def _columns(text: list[str], max_atoms: int) -> list[str]:
         _check_size(n, max_atoms)
         if len(text) == atoms + 1 + n and text[-1].endswith("\n"):
             return text[atoms].split()[2:]
-    raise DataError(CUT)
+    raise CutShort(CUT)
 
 
 def _check_types(head: Sequence[str], text: list[str], order: list[str] | None) -> None:
@@ -271,12 +278,22 @@ def _check_types(head: Sequence[str], text: list[str], order: list[str] | None) 
         raise DataError(f"it has an atom of type {largest}, but --elements names {len(order)}.")
 
 
-def _snapshots(file: TextIO) -> Iterator[list[str]]:
+def snapshots(file: TextIO) -> Iterator[list[str]]:
+    """The lines of each frame of a LAMMPS dump; any may be cut short."""
     lines: list[str] = []
+    last = 0
     for line in file:
-        if line.startswith(("ITEM: TIMESTEP", "ITEM: UNITS", "ITEM: TIME\n")) and len(lines) > 2:
-            yield lines
-            lines = []
+        before, item, after = line.partition("ITEM:")
+        if item:
+            if before:  # one that was killed amid a line, and another that went on in the file
+                lines.append(before)
+                line = item + after
+            found = (k for k, start in enumerate(HEADINGS) if line.startswith(start))
+            heading = next(found, len(HEADINGS))
+            if lines and heading <= last and heading < len(HEADINGS):
+                yield lines
+                lines = []
+            last = heading
         lines.append(line)
     if lines:
         yield lines
@@ -302,7 +319,7 @@ def _read_database(path: Path, options: Options) -> Iterator[Atoms]:
 def _read_by_ase(path: Path, options: Options) -> Iterator[Atoms]:
     frames = ase.io.iread(path, index=":")
     if (kind := filetype(str(path))) in BY_VASP:
-        frames = with_convergence(frames, kind, partial(_open, path))
+        frames = with_convergence(frames, kind, partial(open_text, path))
     for atoms in frames:
         _check_size(len(atoms), options.max_atoms)
         yield atoms

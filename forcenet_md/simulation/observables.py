@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -32,15 +33,65 @@ class PairDistribution:
     g: Mapping[str, Array]
 
     def deviation(self, reference: PairDistribution) -> dict[str, float]:
-        """∫|g − g_reference| dr / ∫ g_reference dr of each pair of the reference.
+        """∫|g − g_reference| dr / ∫ g_reference dr of each pair that is in the reference.
 
         Raises DataError if the two are not of the same pairs and bins.
         """
         if self.g.keys() != reference.g.keys() or not np.array_equal(self.r, reference.r):
             raise DataError("two g(r) of different elements or bins cannot be compared.")
         return {
-            pair: float(np.abs(self.g[pair] - g).sum() / g.sum()) for pair, g in reference.g.items()
+            pair: float(np.abs(self.g[pair] - g).sum() / g.sum())
+            for pair, g in reference.g.items()
+            if g.any()
         }
+
+
+class PairCounts:
+    """Neighbours by distance, of frames of the same atoms, for each pair of elements.
+
+    kinds: [n_kinds] atomic numbers; counts: [n_kinds, n_kinds, n_bins] of sources around targets
+    """
+
+    def __init__(self, numbers: NDArray[np.int64], r_max: float = 6.0, n_bins: int = 60) -> None:
+        """numbers: [n_atoms]; r_max: Å"""
+        self.numbers = numbers
+        self.kinds, self._kind = np.unique(numbers, return_inverse=True)
+        self.r_max, self.n_bins = r_max, n_bins
+        self.atoms_of = np.bincount(self._kind).astype(float)
+
+    def of(self, system: System) -> Array:
+        """[n_kinds, n_kinds, n_bins] in one frame.
+
+        Raises DataError for a frame that is not periodic or of other atoms.
+        """
+        if not system.pbc.all():
+            raise DataError("g(r) needs frames that are periodic in all directions.")
+        if not np.array_equal(system.numbers, self.numbers):
+            raise DataError("g(r) needs frames of the same atoms in the same order.")
+        n_kinds = len(self.kinds)
+        edges = build_edges(system, self.r_max)
+        bins = np.linalg.norm(edges.vector, axis=1) * (self.n_bins / self.r_max)
+        which = (self._kind[edges.target] * n_kinds + self._kind[edges.source]) * self.n_bins
+        which += np.minimum(bins.astype(np.int64), self.n_bins - 1)
+        counts = np.bincount(which, minlength=n_kinds * n_kinds * self.n_bins)
+        return counts.reshape(n_kinds, n_kinds, self.n_bins).astype(float)
+
+    @property
+    def limits(self) -> Array:
+        """[n_bins + 1] Å"""
+        return np.linspace(0.0, self.r_max, self.n_bins + 1)
+
+    def distribution(self, counts: Array) -> PairDistribution:
+        """counts: mean over frames of a frame's counts times its volume, Å³"""
+        limits = self.limits
+        shell = 4.0 / 3.0 * np.pi * np.diff(limits**3)
+        g = {}
+        for a, b in combinations_with_replacement(range(len(self.kinds)), 2):
+            pairs = self.atoms_of[a] * (self.atoms_of[b] - (a == b))
+            if pairs > 0:
+                names = sorted((chemical_symbols[self.kinds[a]], chemical_symbols[self.kinds[b]]))
+                g["-".join(names)] = counts[a, b] / (pairs * shell)
+        return PairDistribution(0.5 * (limits[1:] + limits[:-1]), dict(sorted(g.items())))
 
 
 def pair_distribution(
@@ -50,31 +101,35 @@ def pair_distribution(
 
     Raises DataError where there is no frame, or no volume.
     """
-    if not frames or not all(atoms.pbc.all() for atoms in frames):
+    if not frames:
         raise DataError("g(r) needs frames that are periodic in all directions.")
-    numbers = frames[0].numbers
+    pairs = PairCounts(frames[0].numbers, r_max, n_bins)
+    total = sum(pairs.of(System.from_ase(atoms)) * atoms.get_volume() for atoms in frames)
+    return pairs.distribution(np.asarray(total) / len(frames))
+
+
+def per_density(g: PairDistribution, symbols: Sequence[str]) -> PairDistribution:
+    """g(r) with like pairs over the density of all n atoms, not of the n − 1 others.
+
+    In a crystal or a dense liquid the neighbours at a distance are then the same number in cells
+    of every size.
+    """
+    n_of = Counter(symbols)
+    scale = {f"{e}-{e}": 1.0 - 1.0 / n for e, n in n_of.items()}
+    return PairDistribution(g.r, {pair: scale.get(pair, 1.0) * v for pair, v in g.g.items()})
+
+
+def kinetic_temperatures(
+    numbers: NDArray[np.int64], masses: Array, velocities: Array
+) -> dict[str, float]:
+    """Kinetic temperature of each element, K, with three degrees of freedom per atom.
+
+    numbers: [n_atoms]; masses: [n_atoms] amu; velocities: [n_atoms, 3] in ASE's unit, √(eV/amu)
+    """
     kinds, kind = np.unique(numbers, return_inverse=True)
-    n_kinds = len(kinds)
-    limits = np.linspace(0.0, r_max, n_bins + 1)
-    counts = np.zeros((n_kinds, n_kinds, n_bins))
-    for atoms in frames:
-        if not np.array_equal(atoms.numbers, numbers):
-            raise DataError("g(r) needs frames of the same atoms in the same order.")
-        edges = build_edges(System.from_ase(atoms), r_max)
-        bins = np.linalg.norm(edges.vector, axis=1) * (n_bins / r_max)
-        which = (kind[edges.target] * n_kinds + kind[edges.source]) * n_bins
-        which += np.minimum(bins.astype(np.int64), n_bins - 1)
-        histogram = np.bincount(which, minlength=counts.size).reshape(counts.shape)
-        counts += histogram * atoms.get_volume()
-    shell = 4.0 / 3.0 * np.pi * np.diff(limits**3)
-    n_of = np.bincount(kind).astype(float)
-    g = {}
-    for a, b in combinations_with_replacement(range(n_kinds), 2):
-        pairs = n_of[a] * (n_of[a] - 1.0 if a == b else n_of[b])
-        if pairs > 0:
-            names = sorted((chemical_symbols[kinds[a]], chemical_symbols[kinds[b]]))
-            g["-".join(names)] = counts[a, b] / (pairs * shell * len(frames))
-    return PairDistribution(0.5 * (limits[1:] + limits[:-1]), dict(sorted(g.items())))
+    twice_kinetic = (velocities**2).sum(axis=1) * masses
+    means = np.bincount(kind, twice_kinetic) / np.bincount(kind) / (3.0 * units.kB)
+    return {chemical_symbols[z]: float(mean) for z, mean in zip(kinds, means, strict=True)}
 
 
 def element_temperatures(frames: Sequence[Atoms]) -> dict[str, Array]:
@@ -88,11 +143,9 @@ def element_temperatures(frames: Sequence[Atoms]) -> dict[str, Array]:
     for atoms in frames:
         if not atoms.has("momenta"):
             raise DataError("temperatures need velocities: dump vx vy vz with the positions.")
-        twice_kinetic = (atoms.get_momenta() ** 2).sum(axis=1) / atoms.get_masses()
-        symbols = np.array(atoms.get_chemical_symbols())
-        for element in np.unique(symbols):
-            mean = twice_kinetic[symbols == element].mean() / (3.0 * units.kB)
-            temperatures.setdefault(str(element), []).append(float(mean))
+        found = kinetic_temperatures(atoms.numbers, atoms.get_masses(), atoms.get_velocities())
+        for element in sorted(found):
+            temperatures.setdefault(element, []).append(found[element])
     return {element: np.array(values) for element, values in temperatures.items()}
 
 

@@ -16,9 +16,15 @@ from forcenet_md.simulation.observables import PairDistribution
 
 
 def plot_pair_distributions(
-    path: str | Path, curves: Mapping[str, PairDistribution], title: str = ""
+    path: str | Path,
+    curves: Mapping[str, PairDistribution],
+    title: str = "",
+    minima: Mapping[str, float | None] | None = None,
 ) -> None:
-    """One panel per pair of elements, one line per name in curves (the last one dashed)."""
+    """One panel per pair of elements, one line per name in curves (the last of several dashed).
+
+    minima: Å, by pair; each is marked
+    """
     pairs = list(next(iter(curves.values())).g)
     columns = min(5, len(pairs))
     rows = ceil(len(pairs) / columns)
@@ -26,10 +32,12 @@ def plot_pair_distributions(
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for panel in panels[len(pairs) :]:
         panel.set_visible(False)
-    last = list(curves)[-1]
+    last = list(curves)[-1] if len(curves) > 1 else None
     for panel, pair in zip(panels, pairs, strict=False):
         for name, curve in curves.items():
             panel.plot(curve.r, curve.g[pair], "--" if name == last else "-", label=name, lw=1.4)
+        if minima and (minimum := minima.get(pair)) is not None:
+            panel.axvline(minimum, color="black", lw=0.7, ls=":")
         panel.set_title(pair, fontsize=9)
         panel.tick_params(labelsize=7)
     panels[0].legend(fontsize=7, frameon=False)
@@ -49,22 +57,31 @@ class TemperatureCurves:
 
 
 def plot_temperatures(
-    path: str | Path, runs: Mapping[str, TemperatureCurves], target: float, title: str = ""
+    path: str | Path,
+    runs: Mapping[str, TemperatureCurves],
+    target: float | None = None,
+    title: str = "",
 ) -> None:
-    """Temperature of each element over time, and the thermostat's (K); one panel per run."""
+    """Temperature of each element over time, and the thermostat's (K) where it is known; one panel
+    per run."""
     figure = Figure(figsize=(7.0, 0.4 + 3.2 * len(runs)), layout="constrained")
     panels = figure.subplots(len(runs), squeeze=False, sharex=True).ravel()
+    shaded = False
     for axes, (name, run) in zip(panels, runs.items(), strict=True):
         for element, values in run.temperatures.items():
             mean = values[run.time >= run.averaged_from].mean()
             axes.plot(run.time, values, lw=1.0, label=f"{element}  {mean:.0f} K")
-        axes.axhline(target, color="black", lw=0.8, ls="--", label=f"thermostat  {target:.0f} K")
-        axes.axvspan(run.averaged_from, run.time[-1], color="black", alpha=0.05, lw=0)
-        # Atoms start on their sites with twice the kinetic energy: not what is to be looked at.
-        axes.set_ylim(0.5 * target, 1.5 * target)
+        if target is not None:
+            name_of_line = f"thermostat  {target:.0f} K"
+            axes.axhline(target, color="black", lw=0.8, ls="--", label=name_of_line)
+            # Atoms start on their sites with twice the kinetic energy: not what is to be looked at.
+            axes.set_ylim(0.5 * target, 1.5 * target)
+        if run.averaged_from > run.time[0]:
+            shaded = True
+            axes.axvspan(run.averaged_from, run.time[-1], color="black", alpha=0.05, lw=0)
         axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower right")
         axes.set_title(name, fontsize=9)
-    panels[-1].set_xlabel("time (ps); averaged over the shaded part")
+    panels[-1].set_xlabel("time (ps)" + "; averaged over the shaded part" * shaded)
     figure.supylabel("temperature (K)", fontsize=10)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)

@@ -1,0 +1,138 @@
+"""Means, slopes and their errors from series whose values are correlated, and sums in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+Array = NDArray[np.float64]
+
+MIN_BLOCKS = 5  # fewer tell no error
+MOST_BLOCKS = 64
+
+
+class Estimate(BaseModel):
+    """error: the standard error; None where the run is too short to tell it."""
+
+    value: float
+    error: float | None = None
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two independent estimates."""
+        return Estimate(value=self.value - other.value, error=_both(self.error, other.error))
+
+    def __truediv__(self, other: Estimate) -> Estimate:
+        """The quotient of two independent estimates, to first order in their errors."""
+        value = self.value / other.value
+        error = None
+        if self.error is not None and other.error is not None:
+            error = float(np.hypot(self.error, value * other.error)) / abs(other.value)
+        return Estimate(value=value, error=error)
+
+    def times(self, factor: float) -> Estimate:
+        error = None if self.error is None else abs(factor) * self.error
+        return Estimate(value=factor * self.value, error=error)
+
+
+def _both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else float(np.hypot(one, other))
+
+
+def mean_of(values: Array) -> Estimate:
+    """Mean of a correlated series [n], with the error of Flyvbjerg and Petersen's blocking.
+
+    Neighbours are averaged again and again; the error is that at the first length of block B with
+    B³ > 2 n (s_B / s_1)⁴, s_B being the error from blocks of B values. Flyvbjerg and Petersen,
+    J. Chem. Phys. 91, 461 (1989); the choice of B is that of Lee et al., Phys. Rev. E 83,
+    066706 (2011). No error where fewer than five such blocks are left.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean, n = float(values.mean()), len(values)
+    blocks, size, first = values, 1, 0.0
+    while len(blocks) >= MIN_BLOCKS:
+        error = float(np.std(blocks, ddof=1)) / np.sqrt(len(blocks))
+        first = first or error
+        if error == 0.0 or size**3 > 2.0 * n * (error / first) ** 4:
+            return Estimate(value=mean, error=float(error))
+        even = len(blocks) // 2 * 2
+        blocks = 0.5 * (blocks[:even:2] + blocks[1:even:2])
+        size *= 2
+    return Estimate(value=mean)
+
+
+def slope_of(time: Array, values: Array) -> Estimate | None:
+    """Slope of a line through a correlated series, by least squares; None of fewer than three.
+
+    time, values: [n]. The error is that of uncorrelated residuals times how much larger blocking
+    finds the error of their mean.
+    """
+    if len(values) < 3 or np.ptp(time) == 0.0:
+        return None
+    t = time - time.mean()
+    slope = float(t @ values / (t @ t))
+    residuals = values - values.mean() - slope * t
+    plain = float(np.std(residuals, ddof=1) / np.sqrt(len(residuals)))
+    blocked = mean_of(residuals).error
+    if blocked is None:
+        return Estimate(value=slope)
+    inflation = blocked / plain if plain > 0.0 else 1.0
+    variance = float(residuals @ residuals) / (len(values) - 2) / float(t @ t)
+    return Estimate(value=slope, error=float(np.sqrt(variance)) * max(inflation, 1.0))
+
+
+def from_blocks(whole: float, of_blocks: Sequence[float]) -> Estimate:
+    """The whole run's figure with the standard error of its blocks' mean."""
+    if len(of_blocks) < MIN_BLOCKS - 1:
+        return Estimate(value=whole)
+    error = float(np.std(of_blocks, ddof=1) / np.sqrt(len(of_blocks)))
+    return Estimate(value=whole, error=error if np.isfinite(error) else None)
+
+
+class Blocks:
+    """Sums over a run of unknown length, in 32 to 64 blocks of equal length.
+
+    When all are full each pair becomes one, so that memory does not grow with the run.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._sums = np.zeros((MOST_BLOCKS, *shape))
+        self._size = 1  # entries in a block
+        self._n = 0
+
+    def __len__(self) -> int:
+        """Entries so far."""
+        return self._n
+
+    def add(self, values: Array) -> None:
+        """One more entry of the shape."""
+        if self._n == MOST_BLOCKS * self._size:
+            half = MOST_BLOCKS // 2
+            self._sums[:half] = self._sums[::2] + self._sums[1::2]
+            self._sums[half:] = 0.0
+            self._size *= 2
+        self._sums[self._n // self._size] += values
+        self._n += 1
+
+    @property
+    def total(self) -> Array:
+        return self._sums.sum(axis=0)
+
+    def parts(self, n: int) -> list[Array]:
+        """Sums over n parts of the run in turn, as equal in length as the blocks allow; fewer
+        where there are fewer blocks."""
+        return [self._sums[part].sum(axis=0) for part in self._split(n)]
+
+    def means(self, n: int) -> list[Array]:
+        """The same as averages over the entries of each part."""
+        entries = np.minimum(self._n - self._size * np.arange(self._used), self._size)
+        return [self._sums[part].sum(axis=0) / entries[part].sum() for part in self._split(n)]
+
+    @property
+    def _used(self) -> int:
+        return -(-self._n // self._size)
+
+    def _split(self, n: int) -> list[NDArray[np.int64]]:
+        return np.array_split(np.arange(self._used), max(1, min(n, self._used)))
