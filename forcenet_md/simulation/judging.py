@@ -87,14 +87,23 @@ class Run:
 
     def spectrum(self, reach: float, half: int | None = None) -> Spectrum | None:
         """With a window that ends at a lag of reach ps; of the run or of one of its halves."""
-        sums, spacing = self.sums, self.sums.even_velocities.spacing
+        spacing = self.sums.even_velocities.spacing
         if self._correlated is None or spacing is None:
             return None
-        vacf = self._correlated.vacf if half is None else self._correlated.halves[half]
-        of = [sums.of_kind(k) for k in range(len(sums.elements))]
-        mass = np.array([sums.masses[mine].mean() for mine in of])
-        counts = np.array([float((mine & ~sums.held).sum()) for mine in of])
-        return spectrum(vacf, spacing, sums.elements, mass, counts, reach)
+        of = self._correlated.vacf if half is None else self._correlated.halves[half]
+        return spectrum(self._named(of), spacing, reach)
+
+    def _named(self, vacf: Array) -> dict[str, Array]:
+        """[n_lags] of each element that moves, and of all atoms, weighted by their masses."""
+        sums, found = self.sums, {}
+        total, weight = np.zeros(len(vacf)), 0.0
+        for k, name in enumerate(sums.elements):
+            mine = sums.of_kind(k) & ~sums.held
+            if mine.any():
+                found[name] = vacf[:, k]
+                total += sums.masses[mine].sum() * vacf[:, k]
+                weight += float(sums.masses[mine].sum())
+        return found | {ALL: total / weight}
 
     def spectrum_noise(self, reach: float | None) -> dict[str, float]:
         """Overlap of the spectra of the two halves."""
@@ -146,7 +155,7 @@ class Run:
         names = {k: sums.elements[k] for k in moves}
         vacf, lags, density = {}, np.empty(0), None
         if self._correlated is not None:
-            vacf = {name: self._correlated.vacf[:, k] for k, name in names.items()}
+            vacf = self._named(self._correlated.vacf)
             spacing_of_lags = sums.even_velocities.spacing or 0.0
             lags = np.arange(float(len(self._correlated.vacf))) * spacing_of_lags
             density = self.spectrum(float(lags[-1]))

@@ -65,7 +65,8 @@ def plot_temperatures(
     """Temperature of each element over time, and the thermostat's (K) where it is known; one panel
     per run."""
     figure = Figure(figsize=(7.0, 0.4 + 3.2 * len(runs)), layout="constrained")
-    panels = figure.subplots(len(runs), squeeze=False, sharex=True).ravel()
+    free = target is None  # the axis is then that of the values, and all panels'
+    panels = figure.subplots(len(runs), squeeze=False, sharex=True, sharey=free).ravel()
     shaded = False
     for axes, (name, run) in zip(panels, runs.items(), strict=True):
         for element, values in run.temperatures.items():
@@ -81,6 +82,9 @@ def plot_temperatures(
             axes.axvspan(run.averaged_from, run.time[-1], color="black", alpha=0.05, lw=0)
         axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower right")
         axes.set_title(name, fontsize=9)
+    if free:
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(low - 0.15 * (high - low), high)  # room for the legend
     panels[-1].set_xlabel("time (ps)" + "; averaged over the shaded part" * shaded)
     figure.supylabel("temperature (K)", fontsize=10)
     figure.suptitle(title, fontsize=10)

@@ -24,8 +24,8 @@ from forcenet_md.simulation.statistics import Array
 from forcenet_md.simulation.vibration import ALL, CM1_PER_THZ, Spectrum
 
 MAX_PAIRS, MAX_ELEMENTS = 20, 10  # in one figure, those with the most atoms
-MAX_POINTS = 600  # of a series; more are averaged
-QUIET = 0.002  # of a spectrum's area: what is above this part of it is not drawn
+MAX_POINTS = 150  # of a series; more are averaged
+QUIET = 0.01  # of a spectrum's largest value: where all is below this, nothing is drawn
 LINES = ("-", "--")
 
 
@@ -109,21 +109,14 @@ def plot_spectra(path: Path, runs: Mapping[str, tuple[Run, Spectrum]], title: st
             vacf = run.curves.vacf.get(name)
             if vacf is not None and vacf[0] > 0.0:
                 left.plot(run.curves.vacf_lag, vacf / vacf[0], line, lw=1.1, label=label)
-            colour = None if name in run.curves.vacf else f"C{list(runs).index(label)}"
             if name in each.density:
-                right.plot(each.frequency, each.density[name], line, lw=1.1, color=colour)
+                right.plot(each.frequency, each.density[name], line, lw=1.1)
         left.axhline(0.0, color="black", lw=0.5)
-        left.set(xlim=(0.0, lag), ylabel=name)
+        left.set(xlim=(0.0, lag), ylabel=name if name != ALL else "all, by mass")
         right.set(xlim=(0.0, top), ylim=(0.0, None))
-        if name == ALL:
-            left.set_axis_off()
-            left.text(0.98, 0.5, "all atoms, weighted by mass", transform=left.transAxes,
-                      ha="right", va="center", fontsize=9)  # fmt: skip
     panels[0, 0].set_title("velocity autocorrelation, v(0)·v(t) / v²", fontsize=9)
     panels[0, 1].set_title("density of states (1/THz)", fontsize=9)
-    bottom = panels[-1 if names[-1] != ALL else -2, 0]
-    bottom.set_xlabel("lag (ps)")
-    bottom.tick_params(labelbottom=True)
+    panels[-1, 0].set_xlabel("lag (ps)")
     panels[-1, 1].set_xlabel("frequency (THz)")
     upper = panels[0, 1].secondary_xaxis(
         "top", functions=(lambda x: x * CM1_PER_THZ, lambda x: x / CM1_PER_THZ)
@@ -137,12 +130,10 @@ def plot_spectra(path: Path, runs: Mapping[str, tuple[Run, Spectrum]], title: st
 
 
 def _top(found: Spectrum) -> float:
-    """THz: where nearly all of every element's spectrum is below."""
-    tops = []
-    for values in found.density.values():
-        area = np.cumsum(values) / values.sum()
-        tops.append(found.frequency[min(int(np.searchsorted(area, 1.0 - QUIET)), len(area) - 1)])
-    return min(1.15 * float(max(tops)), float(found.frequency[-1]))
+    """THz: beyond which no element has anything to be seen."""
+    loud = [values > QUIET * values.max() for values in found.density.values()]
+    last = max(int(np.flatnonzero(each)[-1]) for each in loud)
+    return min(1.1 * float(found.frequency[last]), float(found.frequency[-1]))
 
 
 def _elements(found: Findings) -> list[str]:

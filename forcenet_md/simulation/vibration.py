@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,28 +118,23 @@ class Spectrum:
         return dict(sorted(found.items()))
 
 
-def spectrum(
-    vacf: Array, spacing: float, elements: list[str], mass: Array, counts: Array, reach: float
-) -> Spectrum:
+def spectrum(vacf: Mapping[str, Array], spacing: float, reach: float) -> Spectrum:
     """The cosine transform of the autocorrelation under Parzen's window, which leaves no negative
     side lobes and blurs a line to a width of 1.27 / reach.
 
-    vacf: [n_lags, n_kinds] Å²/ps²; spacing: ps between lags; mass: [n_kinds] amu; counts:
-    [n_kinds] atoms; reach: ps, where the window ends
+    vacf: [n_lags] Å²/ps² by name; spacing: ps between lags; reach: ps, where the window ends
     """
-    n = max(2, min(len(vacf), round(reach / spacing) + 1))
-    n = min(n, len(vacf))
+    values = np.column_stack(list(vacf.values()))
+    n = min(max(2, round(reach / spacing) + 1), len(values))
     window = parzen(2 * n - 1)[n - 1 :]
     length = next_fast_len(2 * STEPS_OF_RESOLUTION * n, real=True)
-    even = np.zeros((length, vacf.shape[1] + 1))
-    total = vacf[:n] @ (mass * counts)
-    even[:n] = np.column_stack([vacf[:n], total]) * window[:, None]
+    even = np.zeros((length, len(vacf)))
+    even[:n] = values[:n] * window[:, None]
     even[length - n + 1 :] = even[1:n][::-1]
     frequency = np.asarray(np.fft.rfftfreq(length, spacing), dtype=np.float64)
     density = rfft(even, axis=0).real
     area = np.trapezoid(density, frequency, axis=0)
-    names = [*elements, ALL]
     return Spectrum(
         frequency,
-        {name: density[:, k] / area[k] for k, name in enumerate(names) if area[k] > 0.0},
+        {name: density[:, k] / area[k] for k, name in enumerate(vacf) if area[k] > 0.0},
     )
