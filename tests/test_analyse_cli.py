@@ -109,6 +109,19 @@ def test_the_folder_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {path.name for path in out.iterdir()} == expected
 
 
+def test_many_elements_have_a_table_and_a_figure_of_some_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    symbols = ["Ag", "Au", "Cu", "Ni", "Pd", "Pt", "Al", "Ti"] * 2
+    write(tmp_path / "run.extxyz", walk(12, symbols, step=0.2))
+    command(tmp_path / "run.extxyz", "--timestep", FRAME, "--out", tmp_path)
+    assert "the first 30 of 36; --out has all" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "analysis.json").read_text())["run"]["pairs"]) == 36
+    with Image.open(tmp_path / "pair-distributions.png") as picture:
+        rows, columns = 4, 5  # of 20 pairs
+        assert picture.size == (150 * 2.6 * columns, 150 * 2.1 * rows)
+
+
 def test_a_run_without_times_or_velocities_has_its_g(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from forcenet_md.simulation.findings import Comparison, Drifting, Findings, Report
 from forcenet_md.simulation.statistics import Estimate
+from forcenet_md.simulation.vibration import ALL
 
 MAX_ROWS = 30  # of a table; the JSON has them all
 NONE = "–"
@@ -34,7 +35,7 @@ def shown(estimate: Estimate | None) -> str:
         scale = 10.0**power
         return f"({value / scale:.{digits}f} ± {error / scale:.{digits}f})e{power}"
     places = max(0, places)
-    return f"{value:.{places}f} ± {error:.{places}f}"
+    return f"{round(value, places) + 0.0:.{places}f} ± {error:.{places}f}"  # no −0
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -88,6 +89,8 @@ def _means(found: Findings) -> Iterator[tuple[str, ...]]:
         return f"{what} ({unit})", shown(each.mean), shown(each.drift)
 
     for name, each in found.temperature.items():
+        if name == ALL and len(found.formula) == 1:
+            continue
         yield row(f"temperature, {name}", "K", each)
     for name, each in found.energy.items():
         yield row(f"{name} energy per atom", "eV", each)

@@ -28,7 +28,8 @@ def plot_pair_distributions(
     pairs = list(next(iter(curves.values())).g)
     columns = min(5, len(pairs))
     rows = ceil(len(pairs) / columns)
-    figure = Figure(figsize=(2.6 * columns, 2.1 * rows), layout="constrained")
+    size = (max(4.4, 2.6 * columns), max(2.8, 2.1 * rows))
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for panel in panels[len(pairs) :]:
         panel.set_visible(False)

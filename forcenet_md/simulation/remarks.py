@@ -29,6 +29,12 @@ def remarks_on(sums: Analysis, found: Findings) -> Iterator[str]:
             "The files tell no time: displacements, diffusion, spectra and drifts are left out;"
             " give --timestep PS, the time of one step."
         )
+    means = (*found.temperature.values(), *found.energy.values())
+    if found.n_frames > 1 and any(each.mean.error is None for each in means):
+        yield (
+            "± ?: the run is too short, beside the time in which the quantity forgets its value, to"
+            " tell an error."
+        )
     if not sums.pbc.all():
         yield "g(r) and neighbours are left out: they need cells periodic in all directions."
     yield from _on_motion(sums, found)
