@@ -109,6 +109,7 @@ def test_the_folder_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {path.name for path in out.iterdir()} == expected
 
 
+@pytest.mark.slow
 def test_many_elements_have_a_table_and_a_figure_of_some_pairs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,19 @@ def test_many_elements_have_a_table_and_a_figure_of_some_pairs(
     with Image.open(tmp_path / "pair-distributions.png") as picture:
         rows, columns = 4, 5  # of 20 pairs
         assert picture.size == (150 * 2.6 * columns, 150 * 2.1 * rows)
+
+
+def test_runs_of_other_timesteps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same steps in half the time are twice the diffusion."""
+    one = write_dump(tmp_path / "one.dump", walk(64, ["Ar"] * 6, step=0.2))
+    steps = ("--timestep", 0.002, "--against-timestep", 0.004)
+    command(one, "--against", one, *steps, "--json", "--fit", "0.04:0.12")
+    found = json.loads(capsys.readouterr().out)
+    assert found["run"]["ends"] == pytest.approx(0.5 * found["against"]["ends"])
+    assert found["run"]["name"] == "one.dump"
+    assert found["against"]["name"] == "one.dump (2)"
+    ratio = found["comparison"]["figures"]["diffusion of Ar (Å²/ps)"]["ratio"]["value"]
+    assert ratio == pytest.approx(2.0, rel=0.3)
 
 
 def test_a_run_without_times_or_velocities_has_its_g(

@@ -285,6 +285,15 @@ def test_frames_that_are_missing_or_between() -> None:
     assert any("1 come after a gap" in remark for remark in run.findings.remarks)
 
 
+def test_times_that_are_rounded_are_even() -> None:
+    """Single precision after 1000 ps: differences are off by half a per cent, and do not add up."""
+    times = [float(np.float32(1000.0 + 0.01 * k)) for k in range(500)]
+    even = analysis.EvenTimes(times[:10])
+    assert all(even.follows(time) for time in times)
+    assert even.follows(times[-1] + 0.02) is False
+    assert even.follows(times[-1] + 0.025) is None
+
+
 def test_held_atoms_are_not_counted() -> None:
     """They would dilute temperatures and displacements; those of the free atoms are as they are."""
     frames = walk(120, ["Cu"] * 12, step=0.1)

@@ -16,6 +16,9 @@ from runs_on_disk import EVERY, PS, walk, write_dump, write_h5md
 
 from forcenet_md.data.reading import read_source, snapshots
 from forcenet_md.errors import DataError, UnitsError
+from forcenet_md.simulation.analysis_files import write_analysis
+from forcenet_md.simulation.findings import Report
+from forcenet_md.simulation.judging import judge
 from forcenet_md.simulation.snapshot import Snapshot
 from forcenet_md.simulation.trajectory import Reading, Trajectory
 
@@ -211,6 +214,23 @@ def test_h5md_of_a_run_that_was_begun_again(tmp_path: Path) -> None:
         found[1].positions - found[0].positions, frames[3].positions - frames[0].positions
     )
     assert any("2 frames" in remark for remark in trajectory.remarks)
+
+
+def test_a_run_after_a_minimisation(tmp_path: Path) -> None:
+    """Its frames have steps and no times; the run counts on, and its times begin anew."""
+    path = write_h5md(tmp_path / "run.h5", walk(6, SYMBOLS, step=0.1), TIMESTEP)
+    with h5py.File(path, "r+") as file:
+        for name in ("position", "velocity", "box/edges"):
+            node = file["particles/all"][name]
+            node["step"][:] = [0, 50, 80, 85, 90, 95]
+            node["time"][:] = [np.nan, np.nan, 0.16, 0.17, 0.18, 0.19]
+    assert [s.time for s in read(path)] == [None, None, 0.16, 0.17, 0.18, 0.19]
+    run = judge(Trajectory([path]), "run")
+    assert run.findings.begins == 0.16
+    assert run.findings.spacing == pytest.approx(0.01)
+    write_analysis(tmp_path / "out", Report(run=run.findings), run, None)
+    assert (tmp_path / "out" / "temperatures.csv").read_text().startswith("frame,")
+    assert (tmp_path / "out" / "temperatures.png").is_file()
 
 
 def test_h5md_with_counted_steps_and_a_fixed_box(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def analyse(
             " where steps are not counted either."
         ),
     ] = None,
+    against_timestep: Annotated[
+        float | None, typer.Option(help="The same for --against; as --timestep if not given.")
+    ] = None,
     begins: Annotated[
         float | None, typer.Option("--from", help="ps: what is before is left out.")
     ] = None,
@@ -85,7 +88,10 @@ def analyse(
 
     console = Console(stderr=True)
     names = tuple(name.strip() for name in (elements or "").split(",") if name.strip())
-    reading = Reading(names, units, timestep, begins, every)
+    readings = [
+        Reading(names, units, step, begins, every)
+        for step in (timestep, against_timestep or timestep)
+    ]
     settings = Settings(r_max=r_max, reach=reach, fit=_window(fit))
     if out:
         check_folder(out)
@@ -99,7 +105,7 @@ def analyse(
     trajectories = dict(
         zip(
             _names(run, against or []),
-            [Trajectory(paths, reading) for paths in (run, against) if paths],
+            [Trajectory(p, how) for p, how in zip((run, against), readings, strict=True) if p],
             strict=True,
         )
     )

@@ -51,23 +51,22 @@ class EvenTimes:
     def __init__(self, times: list[float]) -> None:
         """times: of the first frames, ps"""
         self.spacing = float(np.median(np.diff(times))) if len(times) > 1 else None
-        self._begin = times[0] if times else 0.0
-        self._last: int | None = None
+        self._last: float | None = None
         self.off = self.gaps = 0
 
     def follows(self, time: float) -> bool | None:
         """Whether a frame is the next one; False after a gap; None where it has no place."""
         if self.spacing is None:
             return None
-        place = (time - self._begin) / self.spacing
-        number = round(place)
-        if abs(place - number) > OFF or (self._last is not None and number <= self._last):
+        # From the frame before, not from the first: a rounded spacing would add up.
+        later = 1.0 if self._last is None else (time - self._last) / self.spacing
+        frames = round(later)
+        if abs(later - frames) > OFF or frames < 1:
             self.off += 1
             return None
-        follows = self._last is None or number == self._last + 1
-        self.gaps += not follows
-        self._last = number
-        return follows
+        self.gaps += frames > 1
+        self._last = time
+        return frames == 1
 
 
 @dataclass

@@ -62,9 +62,10 @@ def plot_temperatures(
     runs: Mapping[str, TemperatureCurves],
     target: float | None = None,
     title: str = "",
+    label: str = "time (ps)",
 ) -> None:
     """Temperature of each element over time, and the thermostat's (K) where it is known; one panel
-    per run."""
+    per run. label: of the axis of time"""
     figure = Figure(figsize=(7.0, 0.4 + 3.2 * len(runs)), layout="constrained")
     free = target is None  # the axis is then that of the values, and all panels'
     panels = figure.subplots(len(runs), squeeze=False, sharex=True, sharey=free).ravel()
@@ -86,7 +87,7 @@ def plot_temperatures(
     if free:
         low, high = panels[0].get_ylim()
         panels[0].set_ylim(low - 0.15 * (high - low), high)  # room for the legend
-    panels[-1].set_xlabel("time (ps)" + "; averaged over the shaded part" * shaded)
+    panels[-1].set_xlabel(label + "; averaged over the shaded part" * shaded)
     figure.supylabel("temperature (K)", fontsize=10)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)

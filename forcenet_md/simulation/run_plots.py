@@ -47,17 +47,19 @@ def plot_pairs(path: Path, g: Mapping[str, PairDistribution], found: Findings, t
 
 def plot_heat(path: Path, runs: Mapping[str, Run], title: str) -> None:
     """Temperatures of each run, averaged to a few hundred points."""
+    series = {name: run.sums.temperatures for name, run in runs.items()}
+    timed = all(len(each.time) == len(each.values[ALL]) for each in series.values())
     curves = {}
     for name, run in runs.items():
-        time = np.array(run.sums.temperatures.time)
-        if not len(time):  # the frames tell no time
-            time = np.arange(len(run.curves.temperatures[ALL]), dtype=float)
+        n = len(series[name].values[ALL])
+        time = np.array(series[name].time) if timed else np.arange(float(n))
         names = [e for e in _elements(run.findings) if e in run.curves.temperatures]
         if len(names) > 1:
             names.append(ALL)
         values = {each: _thinned(run.curves.temperatures[each]) for each in names}
         curves[name] = TemperatureCurves(_thinned(time), values, float(time[0]))
-    plot_temperatures(path, curves, title=title)
+    label = "time (ps)" if timed else "frame (no times are known)"
+    plot_temperatures(path, curves, title=title, label=label)
 
 
 def plot_displacements(path: Path, runs: Mapping[str, Run], title: str) -> None:

@@ -244,8 +244,8 @@ def _step(atoms: Atoms) -> int | None:
 
 
 def _key(snapshot: Snapshot) -> float | None:
-    """What frames are put in order by."""
-    return snapshot.step if snapshot.time is None else snapshot.time
+    """What frames are put in order by: their step; a minimisation before a run has no times."""
+    return snapshot.time if snapshot.step is None else snapshot.step
 
 
 def _place(fault: CutShort) -> str:
