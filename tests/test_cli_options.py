@@ -15,7 +15,7 @@ from forcenet_md.cli.options import one_by_one
 from forcenet_md.cli.relax import relax
 from forcenet_md.cli.serve import serve
 
-SHARED = ("committee", "device", "threads", "dtype", "trust")
+SHARED = ("committee", "device", "threads", "dtype", "trust", "frames", "align")
 OF_RUNS = ("record", "record_every", "record_precision", "guard", "guard_frames")
 
 
@@ -23,7 +23,7 @@ OF_RUNS = ("record", "record_every", "record_precision", "guard", "guard_frames"
 def test_options_are_those_of_serve(verb: Callable[..., None]) -> None:
     of_serve = get_type_hints(serve, include_extras=True)
     found = get_type_hints(verb, include_extras=True)
-    for option in SHARED if verb is evaluate else SHARED + OF_RUNS:
+    for option in SHARED + OF_RUNS if verb in (lammps, ipi) else SHARED:
         assert found[option] is of_serve[option]
         assert signature(verb).parameters[option].default == (
             signature(serve).parameters[option].default

@@ -99,6 +99,8 @@ def evaluate(
         typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
     ] = None,
     trust: options.Trust = False,
+    frames: options.Frames = 1,
+    align: options.Align = False,
 ) -> None:
     """Evaluate a model's forces, as they are served, against labelled frames; or its relaxations.
 
@@ -116,12 +118,13 @@ def evaluate(
     from forcenet_md.evaluation.run import evaluate as run
     from forcenet_md.evaluation.table import print_result
     from forcenet_md.evaluation.totals import Settings
-    from forcenet_md.inference.load import load_evaluator
+    from forcenet_md.inference.frames import Symmetry
+    from forcenet_md.inference.load import load_evaluator, read_cards
     from forcenet_md.training.stop import on_interrupt
 
     console = Console(stderr=True)
     others = list(committee or ())
-    cards = _cards(model, others)
+    cards = read_cards(model, others)
     card = cards[0] if len(cards) == 1 else None  # a committee has none
     if rotations == 1:
         raise typer.BadParameter(
@@ -132,12 +135,30 @@ def evaluate(
     for path in (out, relaxed, report and report / "report.html"):
         if path:
             check_output(path)
+    symmetry = Symmetry(frames, align)
+    if into_card and not symmetry.plain:
+        raise typer.BadParameter(
+            "a card has the errors of the model alone: leave --frames and --align out",
+            param_hint="--into-card",
+        )
     evaluator = load_evaluator(
-        model, device=device, threads=threads, dtype=dtype, trust=trust, committee=others
+        model,
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        trust=trust,
+        committee=others,
+        symmetry=symmetry,
     )
     known = evaluator.capabilities
     described = Model(
-        name=known.name, spec=model, committee=others, sha256=known.sha256, dtype=dtype
+        name=known.name,
+        spec=model,
+        committee=others,
+        sha256=known.sha256,
+        dtype=dtype,
+        frames=frames,
+        align=align,
     )
     batch_atoms = batch_atoms or (20_000 if device.startswith("cuda") else 1000)
     interrupted = False
@@ -216,17 +237,6 @@ def _write_json(text: str, as_json: bool, out: Path | None, console: Console) ->
     if out:
         write_text(out, text + "\n")
         console.print(f"wrote {out}", markup=False, soft_wrap=True)
-
-
-def _cards(model: str, committee: list[str]) -> list[Card]:
-    """Of a model and those beside it; none for an ASE calculator."""
-    from forcenet_md.artifact.archive import read
-    from forcenet_md.artifact.find import model_path
-    from forcenet_md.inference.load import committee_paths
-
-    if committee:
-        return [read(path).card for path in committee_paths(model, committee)]
-    return [] if model.startswith("ase:") else [read(model_path(model)).card]
 
 
 def _check_card(model: str, card: Card | None) -> None:

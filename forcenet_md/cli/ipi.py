@@ -52,6 +52,8 @@ def ipi(
     max_edges: options.MaxEdges = None,
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
+    frames: options.Frames = 1,
+    align: options.Align = False,
     log_file: options.LogFile = None,
     share_devices: options.ShareDevices = False,
     ghosts: options.Ghosts = "exchanged",
@@ -67,6 +69,7 @@ def ipi(
     Runs in the current folder, where i-PI writes its files. What the model cannot give to the run
     is refused before it starts; if the model fails, i-PI ends with a RESTART.
     """
+    from forcenet_md.inference.frames import Symmetry
     from forcenet_md.mpi import launched
     from forcenet_md.server.limits import Limits
     from forcenet_md.server.run import Options
@@ -85,6 +88,7 @@ def ipi(
         log_file=log_file,
         committee=tuple(committee or ()),
         watching=options.watching(guard, guard_frames, record, record_every, record_precision),
+        symmetry=Symmetry(frames, align),
     )
 
     def work(load: Callable[[Options], Evaluator]) -> None:

@@ -35,6 +35,8 @@ def lammps(
     max_edges: options.MaxEdges = None,
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
+    frames: options.Frames = 1,
+    align: options.Align = False,
     log_file: options.LogFile = None,
     share_devices: options.ShareDevices = False,
     ghosts: options.Ghosts = "exchanged",
@@ -53,7 +55,10 @@ def lammps(
     mpirun -n 2 forcenet-md lammps --model alloy -in in.alloy
     """
     from forcenet_md.engines.lammps_in_process import OnRanks, run
+    from forcenet_md.inference.frames import Symmetry
     from forcenet_md.mpi import launched
+
+    symmetry = Symmetry(frames, align)
 
     def load() -> Evaluator:
         from forcenet_md.inference.load import load_evaluator
@@ -67,6 +72,7 @@ def lammps(
             sha256=sha256,
             max_edges=max_edges,
             committee=committee or (),
+            symmetry=symmetry,
         )
 
     on_ranks = None
@@ -75,7 +81,9 @@ def lammps(
         from forcenet_md.inference.ranks import sharing
 
         def load_on(device: str) -> ModelEvaluator:
-            return load_network(model, device, threads, dtype, trust, sha256, max_edges)
+            network = load_network(model, device, threads, dtype, trust, sha256, max_edges)
+            symmetry.applied(network)  # LAMMPS's cells are aligned
+            return network
 
         on_ranks = OnRanks(load_on, device, share_devices, sharing(ghosts, wire))
     watched = options.watching(guard, guard_frames, record, record_every, record_precision)

@@ -63,6 +63,23 @@ Sha256 = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run a model file whose program is not on the allow-list.")
 ]
+Frames = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=120,
+        help="Average the forces over so many turned copies of the structure, each as dear as one:"
+        " 2 is the inversion; 4, 8, 24 and 120 are groups of rotations with it.",
+    ),
+]
+Align = Annotated[
+    bool,
+    typer.Option(
+        "--align",
+        help="Turn every structure to one frame, that of its cell, so that a cell that an engine"
+        " has turned gets exactly the turned forces.",
+    ),
+]
 LogFile = Annotated[
     Path | None, typer.Option(help="Append the log to this file too.", show_default=False)
 ]

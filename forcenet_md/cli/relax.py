@@ -61,6 +61,8 @@ def relax(
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
     trust: options.Trust = False,
+    frames: options.Frames = 1,
+    align: options.Align = False,
 ) -> None:
     """Relax structures with a model, many at once; held atoms stay where they are.
 
@@ -73,11 +75,13 @@ def relax(
     console = Console(stderr=True)
     with said_if_stopped(before="the first step"):
         from forcenet_md.errors import EvaluationError
+        from forcenet_md.inference.frames import Symmetry
         from forcenet_md.inference.load import load_evaluator
         from forcenet_md.relaxation.course import CONVERGED, FAILED, RUNAWAY, Settings
         from forcenet_md.relaxation.run import RelaxRun
         from forcenet_md.training.stop import on_interrupt
 
+        symmetry = Symmetry(frames, align)
         evaluator = load_evaluator(
             model,
             device=device,
@@ -85,10 +89,11 @@ def relax(
             dtype=dtype,
             trust=trust,
             committee=list(committee or ()),
+            symmetry=symmetry,
         )
         known = evaluator.capabilities
         settings = Settings(optimizer, fmax, steps, maxstep)
-        described = {"model": known.sha256 or model, "dtype": dtype}
+        described = {"model": f"{known.sha256 or model}{symmetry}", "dtype": dtype}
         run = RelaxRun(structures, out, described, settings)
     interrupted = False
 

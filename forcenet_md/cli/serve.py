@@ -69,6 +69,8 @@ def serve(
     ] = None,
     sha256: options.Sha256 = None,
     trust: options.Trust = False,
+    frames: options.Frames = 1,
+    align: options.Align = False,
     log_file: options.LogFile = None,
     share_devices: options.ShareDevices = False,
     mpicolor: Annotated[
@@ -95,6 +97,7 @@ def serve(
 
     stop = StopSignal()
     with stop.installed():
+        from forcenet_md.inference.frames import Symmetry
         from forcenet_md.mpi import launched
         from forcenet_md.server.ipi import IpiError
         from forcenet_md.server.limits import Limits
@@ -119,6 +122,7 @@ def serve(
             max_edges=max_edges,
             log_file=log_file,
             committee=tuple(committee or ()),
+            symmetry=Symmetry(frames, align),
             ipi=driven,
             watching=options.watching(guard, guard_frames, record, record_every, record_precision),
         )

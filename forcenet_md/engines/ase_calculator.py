@@ -30,6 +30,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from forcenet_md.errors import ForceNetError
+from forcenet_md.inference.frames import Symmetry
 from forcenet_md.inference.interface import Evaluator, Moment, Request
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.recording.frame import Precision
@@ -52,6 +53,9 @@ class ForceNetCalculator(Calculator):
     record, record_every, record_precision: as `forcenet-md serve` has them; every calculation is a
         step, and `close` or the end of Python completes the file
 
+    frames, align: average over turned copies, and turn structures to one frame first; see
+        inference/frames.py
+
     The net force of a model whose forces are not a gradient is taken out; where atoms are held by
     constraints (FixCom holds none) only if the model was trained without it. `net_force` [3] eV/Å
     is what it was.
@@ -73,6 +77,8 @@ class ForceNetCalculator(Calculator):
         record: str | Path | None = None,
         record_every: int = 10,
         record_precision: Precision = "full",
+        frames: int = 1,
+        align: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,6 +92,7 @@ class ForceNetCalculator(Calculator):
                 trust=trust,
                 sha256=sha256,
                 committee=[str(member) for member in committee],
+                symmetry=Symmetry(frames, align),
             )
 
         path = None if record is None else Path(record)

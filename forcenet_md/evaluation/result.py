@@ -29,13 +29,16 @@ DEFINITIONS = {
 
 class Model(BaseModel):
     """name, sha256: of the card (sha256 None for an ASE calculator); spec: as it was given;
-    committee: further models whose forces were averaged with its."""
+    committee: further models whose forces were averaged with its; frames, align: see
+    inference/frames.py."""
 
     name: str
     spec: str
     committee: list[str] = []
     sha256: str | None
     dtype: str
+    frames: int = 1
+    align: bool = False
 
 
 class Refused(BaseModel):

@@ -99,6 +99,8 @@ def remarks(result: Evaluation) -> Iterator[str]:
         )
     elif result.counted == "free":
         yield "By element and by column, and the worst frames: free atoms alone."
+    if model.frames > 1:
+        yield f"Forces are the mean over {model.frames} frames."
     net = result.net_force
     yield (
         f"Net force: {net.labels} in the labels ({net.label_per_atom:.2g} eV/Å per atom),"
@@ -128,6 +130,7 @@ def remarks(result: Evaluation) -> Iterator[str]:
         yield (
             f"Rotation instability: {turn.standard_deviation:.2g} eV/Å (standard deviation over"
             f" {turn.n_rotations} turns about {about}, {turn.n_frames} frames)."
+            + (" Of aligned structures: it tells nothing of the network." if model.align else "")
         )
     if result.energy:
         energy = result.energy

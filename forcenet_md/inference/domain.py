@@ -51,6 +51,7 @@ class Domain:
         self.edges: list[int] = []
         self.contact: Contact | None = None
         self._network = network
+        self._frame = network.frames[0]
         around, card = division.around, network.card
         device = network.device
         self._species = torch.from_numpy(around.numbers[division.home]).to(device)
@@ -70,16 +71,30 @@ class Domain:
         return self.forces(atoms[division.row_of] + division.around.shift @ lattice)
 
     def forces(self, points: Array) -> Array:
-        """Forces [n_owned, 3] eV/Å where the points of the surroundings lie at [n_points, 3] Å.
+        """Forces [n_owned, 3] eV/Å where the points of the surroundings lie at [n_points, 3] Å:
+        the mean over the network's frames (inference/frames.py).
 
         Collective. Raises StructureError, and RuntimeError or MemoryError of torch, after the
         exchanges that the other ranks wait for.
         """
-        n_layers = self._network.card.n_layers
+        frames = self._network.frames
+        if len(frames) == 1:
+            return self._in_frame(points)
+        total = np.zeros((self.division.n_owned, 3))
+        for k, self._frame in enumerate(frames):
+            try:
+                with np.errstate(all="ignore"):  # what is not finite is told
+                    total += self._in_frame(points) @ self._frame
+            except BaseException:
+                self._skip(len(frames) - k - 1)
+                raise
+        return total / len(frames)
+
+    def _in_frame(self, points: Array) -> Array:
         self._open()
         try:
             with torch.inference_mode():
-                return self._stages(points, n_layers)
+                return self._stages(points, self._network.card.n_layers)
         except BaseException:
             self.exchange.give_up()
             raise
@@ -89,8 +104,12 @@ class Domain:
 
     def skip(self) -> None:
         """Take part in the exchanges of a step that this rank cannot compute."""
-        self._open()
-        self.exchange.give_up()
+        self._skip(len(self._network.frames))
+
+    def _skip(self, n_frames: int) -> None:
+        for _ in range(n_frames):
+            self._open()
+            self.exchange.give_up()
 
     def _open(self) -> None:
         self.exchange.open(self._network.card.n_layers - 1 if self.exchanged else 0)
@@ -161,7 +180,10 @@ class Domain:
         species = self._species.index_select(0, self._rows[i])
         source = torch.from_numpy(edges.source).to(device)
         target = torch.from_numpy(edges.target).to(device)
-        vector = torch.from_numpy(edges.vector).to(device=device, dtype=network.dtype)
+        turned = edges.vector
+        if len(network.frames) > 1:
+            turned = turned @ self._frame.T
+        vector = torch.from_numpy(turned).to(device=device, dtype=network.dtype)
         basis = network.model.edge_basis(species, source, target, vector)
         inputs = Inputs(species, source, target, vector, basis)
         if self._kept is not None:

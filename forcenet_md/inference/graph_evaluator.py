@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class GraphEvaluator(ABC):
 
     capabilities: Capabilities
     device: torch.device
+    frames: NDArray[np.float64] = np.eye(3)[None]  # [n, 3, 3], that rows are averaged over
     contacts: Contacts
 
     def __init__(self) -> None:
@@ -108,7 +110,7 @@ class GraphEvaluator(ABC):
         """A batch that fails is evaluated again one by one, so that only its cause is told."""
         parts = [(requests[i].system.numbers, edges) for i, edges in group]
         try:
-            rows = self._network(parts)
+            rows = self._in_frames(parts)
         except (RuntimeError, MemoryError) as e:
             # torch tells out-of-memory (and all else) by RuntimeError.
             if self.device.type == "cuda":
@@ -118,14 +120,49 @@ class GraphEvaluator(ABC):
             return [failure(e, len(parts[0][0]))]
         ends = np.cumsum([len(numbers) for numbers, _ in parts])
         answers = []
-        for (i, edges), part in zip(group, np.split(rows, ends[:-1]), strict=True):
-            answer = self.finish(requests[i], part)
+        for (i, edges), part in zip(group, np.split(rows, ends[:-1], axis=1), strict=True):
+            with np.errstate(all="ignore"):  # what is not finite is told
+                mean = part.mean(axis=0)
+            answer = self.finish(requests[i], mean)
             if isinstance(answer, Forces):
                 contact = self.contacts.closest(edges, requests[i].system.numbers)
                 if contact is not None:
                     answer.extras["contact"] = contact
+                if len(self.frames) > 1:
+                    answer.extras["frame_spread_max"] = disagreement(part)
             answers.append(answer)
         return answers
+
+    def _in_frames(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+        """[n_frames, n_atoms, …]: `_network` in each frame (inference/frames.py), turned back. The
+        edges are the same in all of them."""
+        n_frames = len(self.frames)
+        if n_frames == 1:
+            return self._network(parts)[None]
+        at_once = max(1, MAX_BATCH_EDGES // max(1, sum(edges.n_edges for _, edges in parts)))
+        back: list[NDArray[np.float64]] = []
+        for first in range(0, n_frames, at_once):
+            some = self.frames[first : first + at_once]
+            turned = [
+                (numbers, replace(edges, vector=edges.vector @ frame.T))
+                for frame in some
+                for numbers, edges in parts
+            ]
+            rows = np.split(self._network(turned), len(some))
+            with np.errstate(all="ignore"):  # what is not finite is told
+                back += [of_frame @ frame for of_frame, frame in zip(rows, some, strict=True)]
+        return np.stack(back)
+
+
+def disagreement(rows: NDArray[np.float64]) -> float:
+    """How far frames are apart, √(mean over frames |F_k − F̄|²) in eV/Å, of the worst atom.
+
+    rows: [n_frames, n_atoms, …, 3]; a net force, which nobody feels, is no disagreement
+    """
+    with np.errstate(over="ignore"):  # of absurd forces: an infinite spread says so
+        off = rows - rows.mean(axis=1, keepdims=True)
+        off -= off.mean(axis=0)
+        return float(np.sqrt(np.square(off).sum(axis=-1).mean(axis=0)).max())
 
 
 def _groups(ready: list[tuple[int, Edges]]) -> list[list[tuple[int, Edges]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from forcenet_md.artifact.find import model_path
 from forcenet_md.errors import ModelFileError, RequestError
+from forcenet_md.inference.frames import PLAIN, Symmetry
 from forcenet_md.inference.interface import Capabilities, Evaluator
 from forcenet_md.mpi import World, bound_device, one_for_all
 
@@ -25,10 +26,12 @@ def load_evaluator(
     sha256: str | None = None,
     max_edges: int | None = None,
     committee: Sequence[str] = (),
+    symmetry: Symmetry = PLAIN,
 ) -> Evaluator:
     """The evaluator of a model file, the name of a shipped model, or `ase:NAME[,key=value…]`.
 
     committee: further models that answer together with it, see inference/committee.py
+    symmetry: frames that forces are averaged over, and in which; see inference/frames.py
 
     Raises ModelFileError if there is no such model, and what opening a model file raises.
     """
@@ -36,16 +39,22 @@ def load_evaluator(
         paths = committee_paths(spec, committee)
         from forcenet_md.inference.committee import CommitteeEvaluator  # imports torch
 
-        return CommitteeEvaluator(paths, device, threads, dtype, trust, sha256, max_edges)
+        members = CommitteeEvaluator(paths, device, threads, dtype, trust, sha256, max_edges)
+        return symmetry.applied(members)
     if spec.startswith("ase:"):
         if sha256 is not None or device != "cpu":
             raise RequestError(
                 f"{spec} is an ASE calculator: it has no file to check and runs on the cpu alone."
             )
+        if not symmetry.plain:
+            raise RequestError(
+                f"{spec} turns with the structure as it is: leave --frames and --align out."
+            )
         from forcenet_md.inference.ase_evaluator import AseEvaluator  # imports scipy
 
         return AseEvaluator(spec)
-    return load_network(spec, device, threads, dtype, trust, sha256, max_edges)
+    network = load_network(spec, device, threads, dtype, trust, sha256, max_edges)
+    return symmetry.applied(network)
 
 
 def load_network(
@@ -93,17 +102,26 @@ def read_capabilities(spec: str, committee: Sequence[str] = ()) -> Capabilities:
     """
     if committee:
         paths = committee_paths(spec, committee)
-        from forcenet_md.artifact.archive import read
         from forcenet_md.inference.committee import committee_capabilities
 
-        return committee_capabilities(paths, [read(path).card for path in paths])
+        return committee_capabilities(paths, read_cards(spec, committee))
     if spec.startswith("ase:"):
         from forcenet_md.inference.ase_evaluator import AseEvaluator
 
         return AseEvaluator(spec).capabilities
+    return Capabilities.of_card(read_cards(spec)[0])
+
+
+def read_cards(spec: str, committee: Sequence[str] = ()) -> list[Card]:
+    """Of a model and those beside it, without running anything of them; none for an ASE calculator.
+
+    Raises ModelFileError.
+    """
     from forcenet_md.artifact.archive import read
 
-    return Capabilities.of_card(read(model_path(spec)).card)
+    if not committee and spec.startswith("ase:"):
+        return []
+    return [read(path).card for path in committee_paths(spec, committee)]
 
 
 def check_files(spec: str, committee: Sequence[str] = ()) -> None:

@@ -68,7 +68,7 @@ def lead(
         waited_for = False  # a fault in what follows is known to all, and ends them
         crew = load()
         waited_for = True
-        return DividedEvaluator(crew)
+        return options.symmetry.aligned(DividedEvaluator(crew))
 
     try:
         work(evaluator)
@@ -83,7 +83,7 @@ def load_crew(options: Options, sharing: Sharing, share_devices: bool, world: Wo
     """The model on this rank. Collective; raises the fault of any rank on all of them."""
 
     def load(device: str) -> ModelEvaluator:
-        return load_network(
+        network = load_network(
             options.model,
             device=device,
             threads=options.threads,
@@ -92,5 +92,7 @@ def load_crew(options: Options, sharing: Sharing, share_devices: bool, world: Wo
             sha256=options.sha256,
             max_edges=options.max_edges,
         )
+        options.symmetry.applied(network)
+        return network
 
     return Crew(load_on_ranks(load, options.device, share_devices, world), world, sharing)

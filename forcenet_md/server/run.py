@@ -15,6 +15,7 @@ from rich.console import Console
 
 from forcenet_md import __version__
 from forcenet_md.errors import AddressError, RequestError
+from forcenet_md.inference.frames import PLAIN, Symmetry
 from forcenet_md.inference.interface import Capabilities, Evaluator
 from forcenet_md.inference.load import check_files, load_evaluator
 from forcenet_md.server.address import (
@@ -69,6 +70,7 @@ class Options:
     max_edges: int | None
     log_file: Path | None
     committee: tuple[str, ...] = ()  # models that answer together with `model`
+    symmetry: Symmetry = PLAIN  # frames that forces are averaged over, and in which
     ipi: IpiOptions | None = None  # with it nothing is listened on unless `listen` says so
     watching: Watching = field(default_factory=Watching)
 
@@ -83,6 +85,7 @@ class Options:
             sha256=self.sha256,
             max_edges=self.max_edges,
             committee=self.committee,
+            symmetry=self.symmetry,
         )
 
 
@@ -117,7 +120,8 @@ def run(
             stack.callback(listeners[-1].close)
 
         def loaded() -> Evaluator:
-            monitor.log(f"loading {' '.join([options.model, *options.committee])}")
+            models = " ".join([options.model, *options.committee])
+            monitor.log(f"loading {models}{options.symmetry}")
             return load(options)
 
         alone = NO_BEADS if options.ipi is not None else ""
