@@ -165,6 +165,7 @@ def test_the_teacher_itself_comes_back_to_its_minima(
     assert "1 names had one frame alone" in output.err
 
 
+@pytest.mark.slow
 def test_another_model_ends_elsewhere(
     relaxations: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

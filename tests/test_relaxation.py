@@ -173,7 +173,7 @@ def slow(seed: int) -> Field:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_slow_is_no_cycle(optimizer: Literal["fire", "lbfgs"], seed: int) -> None:
     start = np.random.default_rng(seed).normal(scale=3.0, size=(4, 3))
     settings = Settings(optimizer, fmax=1e-3, steps=2000)
@@ -306,6 +306,7 @@ def test_the_state_of_a_cycle_goes_along() -> None:
     assert (course.ending, course.steps) == ("cycle", whole.steps)
 
 
+@pytest.mark.slow
 def test_a_committee_tells_its_spread(tmp_path: Any) -> None:
     from models import write_model
 
