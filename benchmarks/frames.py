@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from forcenet_md.simulation.probed import Asker, Structure
 from scipy.spatial.transform import Rotation
 
 from benchmarks.committee import Steps
@@ -34,6 +33,7 @@ from forcenet_md.inference.frames import frames
 from forcenet_md.inference.interface import Request
 from forcenet_md.inference.load import load_network
 from forcenet_md.simulation import jacobian
+from forcenet_md.simulation.probed import Asker, Structure
 from forcenet_md.system import Forces, System
 
 SIZES = (1, 2, 4, 8, 24)
