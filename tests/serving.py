@@ -150,6 +150,8 @@ class ServeProcess:
         env: dict[str, str] | None = None,
         wait: bool = True,
     ) -> None:
+        if "--guard-frames" not in arguments:  # not into the folder that tests are started in
+            arguments = (*arguments, "--guard-frames", os.devnull)
         self.process = subprocess.Popen(
             [*COMMAND, "serve", "--model", model, *arguments],
             stdout=subprocess.PIPE,

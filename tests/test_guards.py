@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -187,6 +188,12 @@ def test_the_models_training_is_the_measure(tmp_path: Path) -> None:
     assert watcher.limits.force == (6.0, 40.0)
     watcher.see(ask(), forces(contact=Contact(0.9, 1.5, 0, 1)))
     assert said[0].endswith("0.90 of the shortest of training")
+
+
+def test_a_net_force_that_training_left_free_means_nothing() -> None:
+    watcher, said = guards(model=replace(MODEL, net_force_removed=True))
+    watcher.see(ask(), WORDS["net"][0])
+    assert said == []
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,7 @@ def committee_capabilities(paths: Sequence[Path], cards: Sequence[Card]) -> Capa
         warnings=(*warnings, *card_warnings(f"the {name}", cards)),
         spread=True,
         training_range=cards[0].training_range,
+        net_force_removed=any(card.net_force_removed for card in cards),
     )
 
 

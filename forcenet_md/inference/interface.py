@@ -31,6 +31,7 @@ class Capabilities:
     notes: what the card says it is for; none of a committee
     ranks: how many of MPI compute it together
     training_range: how far the training frames went; None if the model does not say
+    net_force_removed: it was trained without the net force, which is arbitrary then
     velocities: it cannot answer without them; velocities_welcome: they are of use where an engine
         has them
     """
@@ -49,6 +50,7 @@ class Capabilities:
     notes: str = ""
     ranks: int = 1
     training_range: TrainingRange | None = None
+    net_force_removed: bool = False
 
     @classmethod
     def of_card(cls, card: Card, warnings: tuple[str, ...] = ()) -> Capabilities:
@@ -63,6 +65,7 @@ class Capabilities:
             warnings=warnings,
             notes=card.notes,
             training_range=card.training_range,
+            net_force_removed=card.net_force_removed,
         )
 
 

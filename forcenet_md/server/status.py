@@ -16,7 +16,7 @@ from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.server.monitor import Monitor
 
 SILENT = 30.0  # s without a step, from which a simulation is said to be
-COLUMNS = {
+ROWS = {
     "step": "step",
     "atoms": "atoms",
     "temperature": "temperature, K",
@@ -107,14 +107,14 @@ class Status:
         head = Text(f"{self.server} serves {self.model}{ranks} to {clients}: {self.rate(before)}")
         if not self.simulations:
             return Group(head, Text("no simulation has asked for forces yet"))
-        known = [
-            name for name in COLUMNS if any(name in each for each in self.simulations.values())
-        ]
-        table = Table(box=None, pad_edge=False)
-        for name in ("simulation", *(COLUMNS[name] for name in known)):
-            table.add_column(name, justify="right")
-        for number, each in self.simulations.items():
-            age = float(each.get("age", 0.0))
-            silent = f" (silent for {age:.0f} s)" if age > SILENT else ""
-            table.add_row(f"{number}{silent}", *(Text(each.get(name, "–")) for name in known))
+        known = [name for name in ROWS if any(name in each for each in self.simulations.values())]
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_row("simulation", *(str(number) for number in self.simulations))
+        for name in known:
+            values = (each.get(name, "–") for each in self.simulations.values())
+            table.add_row(ROWS[name], *(Text(value) for value in values))
+        ages = [float(each.get("age", 0.0)) for each in self.simulations.values()]
+        if max(ages) > SILENT:
+            silent = (f"for {age:.0f} s" if age > SILENT else "–" for age in ages)
+            table.add_row("silent", *silent)
         return Group(head, table)

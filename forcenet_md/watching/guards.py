@@ -42,7 +42,8 @@ class Limits:
     distance: of the closest pair, as the ratio to the shortest distance of its elements in the
         training data (inference/contacts.py); trips below
     spread: eV/Å, of a committee, the largest on an atom
-    net: eV/Å per atom, the net force that is taken out
+    net: eV/Å per atom, the net force that is taken out; means nothing, and is off, where the model
+        was trained without it
     """
 
     force: tuple[float, float] = (50.0, 500.0)
@@ -53,10 +54,11 @@ class Limits:
     @classmethod
     def of_model(cls, model: Capabilities) -> Limits:
         """Those of a model by default: from the largest force of its training, if it tells."""
+        limits = cls(net=(inf, inf)) if model.net_force_removed else cls()
         if model.training_range is None:
-            return cls()
+            return limits
         largest = model.training_range.largest_force
-        return cls(force=(1.5 * largest, 10.0 * largest))
+        return replace(limits, force=(1.5 * largest, 10.0 * largest))
 
     def changed(self, texts: Sequence[str]) -> Limits:
         """By NAME=WARN,STOP, where either may be `never`, or NAME=off.

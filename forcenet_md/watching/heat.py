@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.system import Forces
-from forcenet_md.watching.running import RunningMean
+from forcenet_md.watching.running import LateMean
 
 Array = NDArray[np.float64]
 
@@ -39,14 +39,14 @@ class Heat:
 
     numbers: NDArray[np.int64]
     elements: list[str] = field(init=False)
-    figures: RunningMean = field(init=False)
+    figures: LateMean = field(init=False)
     recent: Array = field(init=False)
 
     def __post_init__(self) -> None:
         kinds, self._kind = np.unique(self.numbers, return_inverse=True)
         self._n_of = np.bincount(self._kind)
         self.elements = [chemical_symbols[z] for z in kinds]
-        self.figures = RunningMean(1 + len(kinds))
+        self.figures = LateMean(1 + len(kinds))
         self.recent = np.zeros(1 + len(kinds))
 
     def add(self, moment: Moment, forces: Array) -> None:
@@ -59,27 +59,29 @@ class Heat:
         of_kind = np.bincount(self._kind, weights=twice) / (3.0 * units.kB * self._n_of)
         now = np.array([power, *of_kind])
         self.figures.add(now)
-        self.recent += (now - self.recent) / min(self.figures.count, RECENT)
+        self.recent += (now - self.recent) / min(self.figures.total, RECENT)
 
     @property
     def heating(self) -> tuple[float, float]:
         """K/ps and its error: what the power would heat the atoms by, were there no thermostat and
         no potential energy to share it with."""
         factor = 2.0 / (3.0 * units.kB)
-        return factor * float(self.figures.mean[0]), factor * float(self.figures.error[0])
+        late = self.figures.late
+        return factor * float(late.mean[0]), factor * float(late.error[0])
 
     @property
     def temperatures(self) -> dict[str, tuple[float, float]]:
         """K and its error, by element."""
-        pairs = zip(self.figures.mean[1:], self.figures.error[1:], strict=True)
+        pairs = zip(self.figures.late.mean[1:], self.figures.late.error[1:], strict=True)
         return {e: (float(m), float(s)) for e, (m, s) in zip(self.elements, pairs, strict=True)}
 
     def describe(self) -> str:
         """For the log."""
         temperatures = " ".join(f"{e} {with_error(*pair)}" for e, pair in self.temperatures.items())
+        figures = self.figures
         return (
-            f"mean of {self.figures.count} steps: temperatures in K {temperatures}; the model's"
-            f" forces heat by {with_error(*self.heating)} K/ps"
+            f"mean of the last {figures.late.count} of {figures.total} steps: temperatures in K"
+            f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps"
         )
 
 
@@ -135,9 +137,9 @@ class HeatWatch:
             self._told[stream] = now
 
     def figures(self, stream: int) -> dict[str, str]:
-        """Temperatures of about the last hundred steps, and the mean heating since the start."""
+        """Temperatures of about the last hundred steps, and the heating of the later half."""
         heat = self._heats.get(stream)
-        if heat is None or not heat.figures.count:
+        if heat is None or not heat.figures.total:
             return {}
         pairs = zip(heat.elements, heat.recent[1:], strict=True)
         return {
@@ -152,6 +154,6 @@ class HeatWatch:
 
     def _tell(self, stream: int) -> None:
         heat = self._heats.get(stream)
-        if heat is not None and heat.figures.count:
+        if heat is not None and heat.figures.total:
             where = f"simulation {stream + 1}, " if stream else ""
             self._say(f"heat: {where}{heat.describe()}")

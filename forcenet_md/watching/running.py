@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-FEWEST = 16  # blocks, of which an error can be told
+FEWEST = 32  # blocks, of which an error can be told
 
 
 class RunningMean:
     """Mean and standard error of a correlated series of [n_values] samples, added one by one.
 
-    Neighbours are joined to blocks of 2, 4, 8, …; the error is the largest that any size of block
-    gives, as long as there are FEWEST of them (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461,
-    1989, without their eye for the plateau).
+    Neighbours are joined to blocks of 2, 4, 8, … (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461,
+    1989); the error is that of the longest blocks of which there are FEWEST.
     """
 
     def __init__(self, n_values: int) -> None:
@@ -43,7 +42,26 @@ class RunningMean:
     def error(self) -> Array:
         """[n_values]; NaN while there are too few."""
         errors = [level.error for level in self._levels if level.count >= FEWEST]
-        return np.max(errors, axis=0) if errors else np.full(self._n_values, np.nan)
+        return errors[-1] if errors else np.full(self._n_values, np.nan)
+
+
+class LateMean:
+    """A `RunningMean` without the beginning, in which a run settles: of between the last half and
+    the last three quarters of all samples."""
+
+    def __init__(self, n_values: int) -> None:
+        self.total = 0
+        self.late = RunningMean(n_values)
+        self._later = RunningMean(n_values)
+        self._n_values = n_values
+
+    def add(self, sample: Array) -> None:
+        """sample: [n_values]"""
+        self.total += 1
+        self.late.add(sample)
+        self._later.add(sample)
+        if self.total & (self.total - 1) == 0:  # a power of two
+            self.late, self._later = self._later, RunningMean(self._n_values)
 
 
 class _Level:
