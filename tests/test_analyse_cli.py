@@ -16,6 +16,8 @@ from runs_on_disk import EVERY, walk, write_dump, write_h5md
 from forcenet_md.cli.main import build_app
 from forcenet_md.errors import DataError, ForceNetError
 from forcenet_md.simulation import judging
+from forcenet_md.simulation.analysis_files import write_analysis
+from forcenet_md.simulation.findings import Report
 from forcenet_md.simulation.judging import judge
 from forcenet_md.simulation.trajectory import Reading, Trajectory
 
@@ -172,22 +174,24 @@ def test_faults_come_before_the_work_or_are_told(tmp_path: Path) -> None:
     command(run, "--fit", "3", code=2)
 
 
+@pytest.mark.parametrize("n", [1, 2, 12])
 def test_an_interrupt_gives_what_there_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write_dump(tmp_path / "run.dump", walk(30, SYMBOLS, step=0.2))
     plain = judging.analyse
 
     def interrupted(*arguments: object) -> object:
         trajectory, settings, progress, _stopped = arguments
-        asked = iter([*[False] * 11, *[True] * 20])
+        asked = iter([*[False] * (n - 1), *[True] * 20])
         return plain(trajectory, settings, progress, lambda: next(asked))  # type: ignore[arg-type]
 
     monkeypatch.setattr(judging, "analyse", interrupted)
     found = judge(Trajectory([run], Reading(timestep=TIMESTEP)), "run", stopped=lambda: True)
-    assert found.findings.n_frames == 12
+    assert found.findings.n_frames == n
     assert not found.findings.complete
-    assert "INTERRUPTED: the figures are over the first 12 frames." in found.findings.remarks
+    write_analysis(tmp_path, Report(run=found.findings), found, None)
+    assert f"INTERRUPTED: the figures are over the first {n} frames." in found.findings.remarks
 
 
 ARGON = """

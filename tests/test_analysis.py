@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from runs_on_disk import PS, walk
 from forcenet_md.errors import DataError
 from forcenet_md.simulation import analysis
 from forcenet_md.simulation.analysis import Settings, analyse
+from forcenet_md.simulation.analysis_files import write_analysis
 from forcenet_md.simulation.comparison import compare
 from forcenet_md.simulation.coordination import first_minimum
 from forcenet_md.simulation.displacement import DisplacementSums, diffusion, finite_size
+from forcenet_md.simulation.findings import Report
 from forcenet_md.simulation.judging import Run
 from forcenet_md.simulation.observables import pair_distribution
 from forcenet_md.simulation.snapshot import Snapshot
@@ -514,6 +517,17 @@ def test_what_is_missing_is_said() -> None:
     assert any("one frame" in remark for remark in one.findings.remarks)
     with pytest.raises(DataError, match="no frame"):
         analyse([])
+
+
+def test_atoms_at_rest_are_no_fault(tmp_path: Path) -> None:
+    atoms = Atoms("Cu4", positions=np.arange(12.0).reshape(4, 3), cell=[13.0] * 3, pbc=True)
+    atoms.set_momenta(np.zeros((4, 3)))
+    run = judged([atoms] * 64)
+    assert run.findings.temperature["Cu"].mean.value == 0.0
+    assert run.curves.spectrum is None
+    assert run.findings.diffusion["Cu"].coefficient.value == 0.0
+    write_analysis(tmp_path, Report(run=run.findings), run, None)
+    assert not (tmp_path / "displacements.png").exists()
 
 
 def test_large_systems_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,9 +53,13 @@ def _draw(folder: Path, run: Run, against: Run | None) -> list[Path]:
         both = comparable(run, against) if against else None
         g = dict(zip(runs, both or (run.curves.g,), strict=False))
         run_plots.plot_pairs(path("pair-distributions.png"), g, run.findings, name)
-    if run.curves.msd and len(run.curves.lag):
-        with_msd = {name: each for name, each in runs.items() if len(each.curves.lag)}
-        run_plots.plot_displacements(path("displacements.png"), with_msd, name)
+    moved = {
+        name: each
+        for name, each in runs.items()
+        if any((msd > 0.0).any() for msd in each.curves.msd.values())
+    }
+    if moved:
+        run_plots.plot_displacements(path("displacements.png"), moved, name)
     reaches = [each.reach for each in runs.values() if each.reach]
     spectra = {name: (each, each.spectrum(min(reaches))) for name, each in runs.items() if reaches}
     found = {name: (each, one) for name, (each, one) in spectra.items() if one is not None}

@@ -91,7 +91,8 @@ class Run:
         if self._correlated is None or spacing is None:
             return None
         of = self._correlated.vacf if half is None else self._correlated.halves[half]
-        return spectrum(self._named(of), spacing, reach)
+        found = spectrum(self._named(of), spacing, reach)
+        return found if found.density else None  # where nothing moves
 
     def _named(self, vacf: Array) -> dict[str, Array]:
         """[n_lags] of each element that moves, and of all atoms, weighted by their masses."""
@@ -115,7 +116,7 @@ class Run:
     @property
     def window(self) -> tuple[float, float] | None:
         """ps: lags that the mean square displacement is fitted between, if not told otherwise."""
-        if self.sums.even.spacing is None or not self.curves.msd:
+        if self._duration == 0.0 or not self.curves.msd:
             return None
         length = self._duration
         return self.sums.settings.fit or (FIT[0] * length, FIT[1] * length)
