@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from ase.data import atomic_masses
 from ase.io import write
+from recordings import Simulation, triclinic
 from runs_on_disk import EVERY, PS, walk, write_dump, write_h5md
 
 from forcenet_md.data.reading import read_source, snapshots
 from forcenet_md.errors import DataError, UnitsError
+from forcenet_md.recording.frame import Precision
+from forcenet_md.recording.recorder import Recorder
 from forcenet_md.simulation.analysis_files import write_analysis
 from forcenet_md.simulation.findings import Report
 from forcenet_md.simulation.judging import judge
@@ -214,6 +217,28 @@ def test_h5md_of_a_run_that_was_begun_again(tmp_path: Path) -> None:
         found[1].positions - found[0].positions, frames[3].positions - frames[0].positions
     )
     assert any("2 frames" in remark for remark in trajectory.remarks)
+
+
+@pytest.mark.parametrize("precision", ["full", "rounded"])
+def test_what_we_record_is_read(precision: Precision, tmp_path: Path) -> None:
+    """`--record` of a run that begins again at an earlier step: the last word counts."""
+    simulation = Simulation(triclinic())
+    for first, last in ((0, 20), (10, 30)):
+        recorder = Recorder(tmp_path / "run.h5", 5, precision, print)
+        simulation.run(recorder, first, last)
+        recorder.close()
+    trajectory = Trajectory([tmp_path / "run.h5"])
+    found = list(trajectory)
+    assert [s.step for s in found] == [0, 5, 10, 15, 20, 25, 30]
+    assert [s.time for s in found] == pytest.approx([0.01 * k for k in range(7)])
+    assert all(s.velocities is not None for s in found)
+    positions = simulation.positions()
+    asked = [positions[k] for k in (0, 5, *(21 + step - 10 for step in (10, 15, 20, 25, 30)))]
+    for snapshot, x in zip(found, asked, strict=True):
+        np.testing.assert_allclose(snapshot.positions, x, atol=1e-4)
+        np.testing.assert_allclose(snapshot.cell, simulation.atoms.cell.array)
+        assert snapshot.numbers.tolist() == simulation.atoms.numbers.tolist()
+    assert any("run again" in remark for remark in trajectory.remarks)
 
 
 def test_a_run_after_a_minimisation(tmp_path: Path) -> None:
