@@ -24,9 +24,9 @@ from pydantic import BaseModel
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request, Session
-from forcenet_md.simulation.heat import ACCELERATION
 from forcenet_md.simulation.probed import Array, Structure
 from forcenet_md.system import Forces, System
+from forcenet_md.watching.heat import ACCELERATION
 
 SAMPLED, SAMPLES = 0.02, 20  # ps between samples, and how many there are at least
 RELAXATION, EQUILIBRATION = 0.05, 0.5  # ps: of the thermostat at the start, and how long it is on
