@@ -72,9 +72,9 @@ def test_a_field_that_turns_heats_at_the_analytic_rate(energy: bool) -> None:
     rate = np.polyfit(times, per_dof, 1)[0] / units.kB
     assert found.seen_by == ("model" if energy else "temperature")
     assert found.rate is not None
-    assert found.standard_error is not None
-    assert rate > 20.0 * found.standard_error if energy else rate > 100.0
-    assert abs(found.rate - rate) < max(4.0 * found.standard_error, 0.03 * rate)
+    assert found.interval is not None
+    assert rate > 10.0 * found.interval if energy else rate > 100.0
+    assert abs(found.rate - rate) < max(2.0 * found.interval, 0.03 * rate)
     if energy:
         slope = 1000.0 * np.polyfit(times, whole, 1)[0]
         assert found.drift == pytest.approx(slope, rel=0.1)
@@ -167,6 +167,20 @@ def test_a_copy_that_falls_apart_is_told_and_the_others_go_on() -> None:
     assert found.lost[1] == "after 0.061 ps the model says: no."
     assert found.rate is None
     assert found.time == pytest.approx(0.1)
+
+
+def test_the_interval_is_student_s_of_the_copies() -> None:
+    """By hand, from the slopes of each copy's temperature."""
+    field, structure = springs(0.0, False)
+    plan = Plan(300.0, 0.002, 0.1, equilibration=0.02)
+    copies = []
+    for k in range(3):
+        copy = heating._start(field, structure, plan, np.random.default_rng(k))
+        copy.samples = [(0.01 * i, 300.0 + (k + 1.0) * 0.01 * i, np.nan) for i in range(6)]
+        copies.append(copy)
+    found = heating.judge(copies, plan, 0.05, "temperature")
+    assert found.rate == pytest.approx(2.0)
+    assert found.interval == pytest.approx(4.302653 * 1.0 / np.sqrt(3.0), rel=1e-6)
 
 
 def test_what_is_known_when_it_is_stopped_counts() -> None:

@@ -10,10 +10,10 @@ from forcenet_md.simulation.jumps import Jumps
 from forcenet_md.simulation.verdict import judge, rounded
 
 
-def heating(rate: float | None, error: float = 0.0, **other: object) -> Heating:
+def heating(rate: float | None, interval: float = 0.0, **other: object) -> Heating:
     values = {
         "rate": rate,
-        "standard_error": None if rate is None else error,
+        "interval": None if rate is None else interval,
         "seen_by": "teacher",
         "drift": None,
         "temperature": 300.0,
@@ -57,16 +57,16 @@ def test_heating_decides_on_thermostats_and_nve(rate: float, words: str) -> None
     assert verdict.tau_tolerable == verdict.nve == pytest.approx(9.0 / abs(rate))
 
 
-def test_two_standard_errors_count_as_heat() -> None:
-    verdict = judge(heating(5.0, 5.0), None, None, nve=100.0)
+def test_the_far_end_of_the_interval_counts_as_heat() -> None:
+    verdict = judge(heating(5.0, 10.0), None, None, nve=100.0)
     assert verdict.tau_fine == pytest.approx(0.2)
     assert verdict.words[0].startswith("NVT with τ ≤ 0.2 ps")
-    assert "was not resolved: 5 ± 5 K/ps" in verdict.words[1]
+    assert "was not resolved: 5 ± 10 K/ps" in verdict.words[1]
     assert "--teacher" not in verdict.words[1]
-    blind = judge(heating(5.0, 5.0, seen_by="temperature"), None, None, nve=100.0)
+    blind = judge(heating(5.0, 10.0, seen_by="temperature"), None, None, nve=100.0)
     assert "--teacher" in blind.words[1]
-    clear = judge(heating(5.0, 2.4), None, None, nve=100.0)
-    assert clear.words[1] == "Its forces heat at 5 ± 2 K/ps."
+    clear = judge(heating(5.0, 4.9), None, None, nve=100.0)
+    assert clear.words[1] == "Its forces heat at 5 ± 5 K/ps."
 
 
 def test_drift_of_an_energy_is_told_by_whose_it_is() -> None:

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from ase import units
 from pydantic import BaseModel
+from scipy.stats import t as student
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request, Session
@@ -37,7 +38,8 @@ Energy = Callable[[System], float]
 
 
 class Heating(BaseModel):
-    """rate, standard_error: K/ps, over the copies; None if fewer than two lived
+    """rate, interval: K/ps, mean over the copies and half its 95 % interval (Student's t, for they
+    are few); None if fewer than two lived
     seen_by: whose energy, or 'temperature' alone
     drift: of the energy, meV per free atom and ps; None without one
     temperature: mean, K; target: K; time: ps that the copies ran; timestep: ps
@@ -45,7 +47,7 @@ class Heating(BaseModel):
     """
 
     rate: float | None
-    standard_error: float | None
+    interval: float | None
     seen_by: Literal["teacher", "model", "temperature"]
     drift: float | None
     temperature: float | None
@@ -202,10 +204,13 @@ def judge(
             slope = np.polyfit(at, energy, 1)[0]  # eV/ps
             rates.append(slope / (copy.n_dof * units.kB))
             drifts.append(1000.0 * slope / copy.structure.free.sum())
-    enough = len(rates) > 1
+    n = len(rates)
+    enough = n > 1
     return Heating(
         rate=float(np.mean(rates)) if enough else None,
-        standard_error=float(np.std(rates, ddof=1) / np.sqrt(len(rates))) if enough else None,
+        interval=float(student.ppf(0.975, n - 1) * np.std(rates, ddof=1) / n**0.5)
+        if enough
+        else None,
         seen_by=seen_by,
         drift=float(np.mean(drifts)) if enough and drifts else None,
         temperature=float(np.mean(temperatures)) if temperatures else None,

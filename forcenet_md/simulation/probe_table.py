@@ -58,12 +58,13 @@ def rows(found: Probe) -> Iterator[tuple[str, str, str, str]]:
         of_heat = found.heating
         lived = of_heat.n_copies - len(of_heat.lost)
         copies = f"{lived} of {of_heat.n_copies} copies lived {of_heat.time:.3g} ps"
+        steps = f"{1000 * of_heat.timestep:g} fs"
         if of_heat.rate is not None:
             yield (
                 "heating",
-                f"{of_heat.rate:.2g} ± {of_heat.standard_error:.1g}",
+                f"{of_heat.rate:.2g} ± {of_heat.interval:.1g}",
                 "K/ps",
-                f"by the {_seen_by(of_heat.seen_by)}; {copies}, {1000 * of_heat.timestep:g} fs",
+                f"95 %, by the {_seen_by(of_heat.seen_by)}; {copies}, {steps}",
             )
         else:
             yield "heating", "–", "K/ps", copies

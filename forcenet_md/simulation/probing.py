@@ -36,7 +36,8 @@ DEFINITIONS = {
     "jumps": "largest jump of the force on any atom where a neighbour comes or goes, eV/Angstrom",
     "heating": "power of the forces / (degrees of freedom x k_B), K/ps: times tau it is how far off"
     " a Langevin thermostat's temperature is",
-    "standard_error": "of the directions (lambda) and over the copies (heating)",
+    "standard_error": "of the directions",
+    "interval": "half of the 95 % interval of a mean over the copies",
 }
 
 

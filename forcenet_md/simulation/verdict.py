@@ -2,7 +2,7 @@
 
 Forces that put in heat at a rate r (K/ps, see heating.py) shift a run by r·t after a time t at
 constant energy, and by r·τ for good under a Langevin thermostat of time constant τ. Both are held
-against the temperature with r taken two standard errors too large.
+against the temperature with r at the far end of its 95 % interval.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def judge(
     """nve: ps at constant energy that the user has in mind"""
     verdict = Verdict(words=[])
     if heating is not None:
-        if heating.rate is not None and heating.standard_error is not None:
-            most = max(abs(heating.rate) + 2.0 * heating.standard_error, 1e-12)
+        if heating.rate is not None and heating.interval is not None:
+            most = max(abs(heating.rate) + heating.interval, 1e-12)
             verdict.tau_fine = FINE * heating.target / most
             verdict.tau_tolerable = TOLERABLE * heating.target / most
             verdict.nve = verdict.tau_tolerable
@@ -57,23 +57,23 @@ def of_heating(heating: Heating, verdict: Verdict, nve: float) -> Iterator[str]:
     if heating.lost:
         n, of = len(heating.lost), heating.n_copies
         yield f"Not for MD at {target}: {n} of {of} copies were lost, the first {heating.lost[0]}"
-    if heating.rate is None or heating.standard_error is None:
+    if heating.rate is None or heating.interval is None:
         if not heating.lost:
             yield "Heating is not known: too little was run."
         return
     if not heating.lost:
         yield f"{_nvt(verdict)}; {_nve(verdict, nve)}."
-    rate, error, drift = heating.rate, heating.standard_error, heating.drift
-    if abs(rate) < 2.0 * error:
+    rate, interval, drift = heating.rate, heating.interval, heating.drift
+    if abs(rate) < interval:
         blind = heating.seen_by == "temperature"
         wider = ", and a --teacher, or more --time and --copies, will widen them" if blind else ""
         yield (
-            f"Heating was not resolved: {rate:.2g} ± {error:.2g} K/ps; the limits are for its upper"
-            f" end{wider}."
+            f"Heating was not resolved: {rate:.2g} ± {interval:.2g} K/ps; the limits are for its"
+            f" upper end{wider}."
         )
     else:
         verb = "heat" if rate > 0.0 else "cool"
-        yield f"Its forces {verb} at {abs(rate):.2g} ± {error:.1g} K/ps."
+        yield f"Its forces {verb} at {abs(rate):.2g} ± {interval:.1g} K/ps."
     if drift is not None and heating.seen_by == "model":
         step = f"{1000.0 * heating.timestep:g} fs"
         yield f"It conserves its energy to {abs(drift):.2g} meV per atom and ps ({step})."
