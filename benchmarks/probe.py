@@ -31,8 +31,8 @@ SHIPPED = Path("tests/data/shipped")
 ROWS = [
     ("alloy", 300, ["--teacher", "zhou2004"]),
     ("alloy", 1500, ["--teacher", "zhou2004"]),
-    ("lips", 600, ["--time", "0.25", "--copies", "2"]),
-    ("water", 300, ["--time", "0.1", "--copies", "2"]),
+    ("lips", 600, ["--time", "0.5"]),
+    ("water", 300, ["--time", "0.25"]),
 ]
 
 
