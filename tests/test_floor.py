@@ -191,8 +191,8 @@ def test_a_training_run_puts_it_under_its_network(labelled: Path, tmp_path: Path
     expected[:2, 2] += -push, push
 
     evaluator = ModelEvaluator(config.output, dtype="float64")
-    request = Request(evaluator.new_session(), System.from_ase(atoms))
-    found = evaluator.evaluate([request])[0].forces
+    request = Request(evaluator.new_session(), System.from_ase(atoms), keep_net_force=True)
+    found = evaluator.evaluate([request])[0].forces  # with its torque
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
 
 

@@ -128,6 +128,27 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         assert server.end(signal.SIGINT) == -signal.SIGINT
 
 
+def test_the_twin_of_a_sigterm_is_no_second_signal(tmp_path):
+    """As `timeout` and batch systems send it: to the process and to its group."""
+    with ServeProcess("--listen", address(tmp_path)) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "stopped" in server.text
+
+
+def test_a_second_sigterm_ends_it_at_once(tmp_path):
+    place = address(tmp_path)
+    with ServeProcess("--listen", place) as server, Client(place) as client:
+        client.hello(["Cu"], n_atoms=4)
+        client.send(step(copper())[:-1])  # for the rest of it the server waits a moment
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1.2)
+        assert server.process.poll() is None
+        assert server.end(signal.SIGTERM) == -signal.SIGTERM
+
+
 def test_a_signal_that_python_drops_ends_the_server_without_a_word():
     """An exception raised while a callback runs, as those of imports, is lost."""
     code = """

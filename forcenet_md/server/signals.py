@@ -1,4 +1,5 @@
-"""SIGTERM and SIGINT end the server in good order; a second one ends it at once.
+"""SIGTERM and SIGINT end the server in good order; a second one ends it at once, but for the twin
+of a SIGTERM: `timeout` and batch systems send one to a process and one to its group.
 
 Python runs a handler only between its own steps, not while the network computes inside one call;
 two signals may then have become one. The wake-up socket has a byte for each.
@@ -10,12 +11,14 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 from forcenet_md.server.loop import Server
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TWIN = 1.0  # s, within which a second SIGTERM is the first one's
 
 
 class StopSignal:
@@ -61,8 +64,9 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        since = time.monotonic()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda again, _: end_at_once(again, since))
         if self._noted:
             return
         if self._server is None:
@@ -70,6 +74,13 @@ class StopSignal:
             # now, Python drops the exception, and `stops` ends the server; no word of it.
             sys.unraisablehook = lambda _: None
             raise SystemExit(0)
-        if self._server.signals_waiting() > 1:
+        if number == signal.SIGINT and self._server.signals_waiting() > 1:
             os.kill(os.getpid(), number)
         self._server.stop()
+
+
+def end_at_once(number: int, since: float) -> None:
+    """By a second signal; since: time.monotonic() of the first."""
+    if time.monotonic() - since >= TWIN:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

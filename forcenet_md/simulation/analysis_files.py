@@ -34,10 +34,11 @@ def write_analysis(folder: Path, report: Report, run: Run, against: Run | None) 
     for each, prefix in ((run, ""), (against, "against-")):
         if each is not None:
             written += _write_curves(folder, each, prefix)
-    return written + _draw(folder, run, against)
+    return written + draw(folder, run, against)
 
 
-def _draw(folder: Path, run: Run, against: Run | None) -> list[Path]:
+def draw(folder: Path, run: Run, against: Run | None = None) -> list[Path]:
+    """The figures of one run, or of two together, as far as they have what these show."""
     runs = {run.findings.name: run}
     name = title(run.findings)
     if against is not None:

@@ -15,6 +15,7 @@ from forcenet_md.simulation.vibration import ALL
 
 MAX_ROWS = 30  # of a table; the JSON has them all
 NONE = "–"
+Row = tuple[str, ...]
 WIDE = 1000  # no cell is cut: a narrow terminal breaks lines by itself
 
 
@@ -57,22 +58,20 @@ def title(found: Findings) -> str:
     return f"{found.name}: {formula}, {found.n_frames} {frames}{when}"
 
 
-def _print_run(found: Findings, console: Console) -> None:
-    console.print(Text(title(found), style="bold"), soft_wrap=True)
-    _print(console, ("", "mean", "drift per ps"), _means(found))
-    _print(
-        console,
+def tables(found: Findings) -> Iterator[tuple[Row, Iterator[Row]]]:
+    """Header and rows of each table of a run, for a terminal or a page."""
+    yield ("", "mean", "drift per ps"), _means(found)
+    yield (
         ("pair", "g(r) peak", "minimum", "neighbours within the minimum", "halves apart"),
         _pairs(found),
     )
-    _print(
-        console,
-        ("diffusion", "Å²/ps", "cm²/s", "MSD grows as t to the"),
-        (
-            (name, shown(each.coefficient), shown(each.cm2_per_s), shown(each.slope))
-            for name, each in found.diffusion.items()
-        ),
-    )
+    yield ("diffusion", "Å²/ps", "cm²/s", "MSD grows as t to the"), _diffusion(found)
+
+
+def _print_run(found: Findings, console: Console) -> None:
+    console.print(Text(title(found), style="bold"), soft_wrap=True)
+    for header, rows in tables(found):
+        _print(console, header, rows)
     if found.centre_of_mass:
         moved = found.centre_of_mass
         console.print(
@@ -84,8 +83,8 @@ def _print_run(found: Findings, console: Console) -> None:
     console.print()
 
 
-def _means(found: Findings) -> Iterator[tuple[str, ...]]:
-    def row(what: str, unit: str, each: Drifting) -> tuple[str, ...]:
+def _means(found: Findings) -> Iterator[Row]:
+    def row(what: str, unit: str, each: Drifting) -> Row:
         return f"{what} ({unit})", shown(each.mean), shown(each.drift)
 
     for name, each in found.temperature.items():
@@ -96,7 +95,7 @@ def _means(found: Findings) -> Iterator[tuple[str, ...]]:
         yield row(f"{name} energy per atom", "eV", each)
 
 
-def _pairs(found: Findings) -> Iterator[tuple[str, ...]]:
+def _pairs(found: Findings) -> Iterator[Row]:
     for name, pair in found.pairs.items():
         numbers = [f"{what} {shown(n)}" for what, n in pair.neighbours.items()] or ["no minimum"]
         apart = NONE if pair.noise is None else f"{pair.noise:.1%}"
@@ -106,6 +105,11 @@ def _pairs(found: Findings) -> Iterator[tuple[str, ...]]:
         yield name, peak, minimum, numbers[0], apart
         for number in numbers[1:]:
             yield "", "", "", number, ""
+
+
+def _diffusion(found: Findings) -> Iterator[Row]:
+    for name, each in found.diffusion.items():
+        yield name, shown(each.coefficient), shown(each.cm2_per_s), shown(each.slope)
 
 
 def _print_comparison(
@@ -156,7 +160,7 @@ def _print_comparison(
         console.print(Text(f"· {line}"), soft_wrap=True)
 
 
-def _print(console: Console, header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
+def _print(console: Console, header: Row, rows: Iterator[Row]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for k, name in enumerate(header):
         table.add_column(Text(name), justify="right" if k else "left")

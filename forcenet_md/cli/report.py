@@ -1,0 +1,55 @@
+"""forcenet-md report: a recorded run as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN.h5", help="What --record wrote.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The page; RUN.html if not given.", show_default=False),
+    ] = None,
+    r_max: Annotated[float, typer.Option(help="Å, of g(r).")] = 6.0,
+) -> None:
+    """Write what a run shows into one HTML page that fetches nothing: the system, temperatures,
+    what the guards saw, g(r), diffusion, spectra.
+
+    Ctrl-C ends with the frames read until then.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from forcenet_md.simulation.analysis import Settings
+    from forcenet_md.simulation.run_report import write_report
+    from forcenet_md.training.stop import on_interrupt
+
+    console = Console(stderr=True)
+    path = out or run.with_suffix(".html")
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        console.print("ending with what is read")
+
+    parts = (SpinnerColumn(), TextColumn("{task.completed} frames read"))
+    with Progress(*parts, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        with on_interrupt(interrupt):
+            write_report(
+                run,
+                path,
+                Settings(r_max=r_max),
+                lambda frames: bar.update(task, completed=frames),
+                lambda: interrupted,
+            )
+    console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    if interrupted:
+        raise typer.Exit(130)

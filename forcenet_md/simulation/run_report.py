@@ -1,0 +1,163 @@
+"""A recorded run as one HTML page: what it was, what guards saw, what it shows, how it looks."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.data.colors import jmol_colors
+from ase.visualize.plot import plot_atoms
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from forcenet_md import __version__
+from forcenet_md.data.frames import check_output
+from forcenet_md.errors import DataError
+from forcenet_md.evaluation.page import embed, page, table
+from forcenet_md.figures import save_figure
+from forcenet_md.simulation.analysis import Settings
+from forcenet_md.simulation.analysis_files import draw
+from forcenet_md.simulation.analysis_table import tables, title
+from forcenet_md.simulation.judging import Run, judge
+from forcenet_md.simulation.statistics import Array
+from forcenet_md.simulation.trajectory import Reading, Trajectory
+from forcenet_md.writing import write_text
+
+CAPTIONS = {
+    "pair-distributions": "g(r) of each pair of elements; the first minima are marked.",
+    "displacements": "Mean square displacements over the lag.",
+    "spectra": "Velocity autocorrelation and vibrational spectra.",
+    "temperatures": "Temperatures of the elements.",
+}
+SEEN = {  # observables of a recording, see recording/layout.py
+    "largest_force": "largest force (eV/Å)",
+    "net_force": "net force (eV/Å per atom)",
+    "contact_ratio": "closest pair / shortest known",
+    "force_spread_max": "largest spread (eV/Å)",
+    "potential_energy": "potential energy (eV)",
+}
+DISC: dict[str, Any] = {"marker": "o", "ls": "", "ms": 10, "mec": "black"}
+MOST_DRAWN = 3000  # atoms, of which a picture still shows something
+POINTS = 400  # of a curve; the least and the most of what lies between are kept
+
+
+def write_report(
+    source: Path,
+    out: Path,
+    settings: Settings,
+    read: Callable[[int], None] = lambda frames: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Write the page of an H5MD file; nothing in it is fetched or run.
+
+    read: told how many frames are read; stopped: asked whether that is enough
+    Raises DataError for a file that is no recording, and where the page cannot be written.
+    """
+    check_output(out)
+    trajectory = Trajectory([source], Reading())
+    run = judge(trajectory, source.name, settings, read, stopped)
+    with tempfile.TemporaryDirectory(prefix="forcenet-report-") as folder:
+        body = "".join(_body(source, run, Path(folder)))
+        write_text(out, page(title(run.findings), [body], __version__))
+    return run
+
+
+def _body(source: Path, run: Run, folder: Path) -> Iterator[str]:
+    found = run.findings
+    steps, seen = observables(source)
+    atoms = last_frame(source)
+    if len(atoms) <= MOST_DRAWN:
+        plot_system(folder / "system.png", atoms)
+        yield from embed(folder / "system.png", f"The last frame, step {steps[-1]}.")
+    for header, rows in tables(found):
+        listed = list(rows)
+        if listed:
+            yield from table(header, listed)
+    if found.remarks:
+        yield "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in found.remarks) + "</ul>"
+    if seen:
+        plot_observables(folder / "seen.png", steps, seen)
+        yield from embed(folder / "seen.png", "What was seen beside the forces, by step.")
+        yield from table(("", "least", "mean", "most"), _extremes(seen))
+    for path in draw(folder, run):
+        yield from embed(path, CAPTIONS[path.stem])
+
+
+def observables(source: Path) -> tuple[Array, dict[str, Array]]:
+    """Steps [n_frames], and [n_frames] of each of SEEN that the file has. Raises DataError."""
+    try:
+        with h5py.File(source, "r") as file:
+            steps = file["particles/all/position/step"][()]
+            group = file.get("observables", {})
+            seen = {name: group[name]["value"][()] for name in SEEN if name in group}
+    except (OSError, KeyError) as error:
+        raise DataError(f"{source} cannot be read as a recording ({error}).") from None
+    return steps, {n: v for n, v in seen.items() if v.shape == steps.shape and np.isfinite(v).any()}
+
+
+def last_frame(source: Path) -> Atoms:
+    """As it was served, wrapped into its cell."""
+    with h5py.File(source, "r") as file:
+        everything = file["particles/all"]
+        box = everything["box"]
+        edges = box["edges"]["value"][-1] if "value" in box["edges"] else box["edges"][()]
+        atoms = Atoms(
+            everything["species"][()].astype(int),
+            everything["position/value"][-1].astype(float),
+            cell=edges,
+            pbc=[kind == "periodic" for kind in box.attrs["boundary"]],
+        )
+    atoms.wrap()
+    return atoms
+
+
+def plot_system(path: Path, atoms: Atoms) -> None:
+    """From two sides."""
+    figure = Figure(figsize=(9.0, 4.5), layout="constrained")
+    for axes, rotation in zip(figure.subplots(1, 2), ("-80x,15y", "0x"), strict=True):
+        plot_atoms(atoms, axes, rotation=rotation, radii=0.6)
+        axes.set_axis_off()
+    numbers = np.unique(atoms.numbers)
+    discs = [Line2D([], [], color=jmol_colors[z], **DISC) for z in numbers]
+    names = [chemical_symbols[z] for z in numbers]
+    figure.legend(discs, names, loc="outside lower center", ncols=12, frameon=False)
+    save_figure(figure, path)
+
+
+def plot_observables(path: Path, steps: Array, seen: Mapping[str, Array]) -> None:
+    """One panel each, above one another."""
+    figure = Figure(figsize=(7.0, 0.5 + 1.7 * len(seen)), layout="constrained")
+    panels = figure.subplots(len(seen), squeeze=False, sharex=True).ravel()
+    for axes, (name, values) in zip(panels, seen.items(), strict=True):
+        where, shown = envelope(steps, values)
+        axes.plot(where, shown, lw=0.8)
+        axes.set_ylabel(SEEN[name].replace(" (", "\n("), fontsize=8)
+        axes.tick_params(labelsize=8)
+    panels[-1].set_xlabel("step")
+    save_figure(figure, path)
+
+
+def envelope(steps: Array, values: Array) -> tuple[Array, Array]:
+    """A curve of few points that has every peak: of each stretch the least and the most."""
+    if len(values) <= 2 * POINTS:
+        return steps, values
+    rows = []
+    for stretch in np.array_split(np.arange(len(values)), POINTS):
+        known = stretch[np.isfinite(values[stretch])]
+        if len(known):
+            low, high = known[values[known].argmin()], known[values[known].argmax()]
+            rows += sorted({int(low), int(high)})
+    return steps[rows], values[rows]
+
+
+def _extremes(seen: Mapping[str, Array]) -> Iterator[tuple[str, ...]]:
+    for name, values in seen.items():
+        known = values[np.isfinite(values)]
+        yield SEEN[name], f"{known.min():.4g}", f"{known.mean():.4g}", f"{known.max():.4g}"

@@ -1,0 +1,108 @@
+"""`forcenet-md report`: one page of a recorded run, with its figures and pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from recordings import Simulation, contents, triclinic
+
+from forcenet_md.cli.main import build_app
+from forcenet_md.errors import DataError
+from forcenet_md.recording.recorder import Recorder
+from forcenet_md.simulation.analysis import Analysis
+from forcenet_md.simulation.run_report import POINTS, SEEN, envelope
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "run.h5"
+    recorder = Recorder(path, 1, "full", lambda line: None)
+    simulation = Simulation(triclinic(3))
+    for step in range(40):
+        recorder.see(*simulation.answer(step, force_spread_max=0.1 + 0.01 * step))
+    recorder.close()
+    return path
+
+
+def write(*words: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_app()(["report", *map(str, words)])
+    assert ended.value.code in ((None, 0) if code == 0 else (code,))
+
+
+def test_a_page_has_the_figures_of_the_file(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    write(recording, "-o", out)
+    text = out.read_text()
+    assert text.startswith("<!DOCTYPE html>")
+    assert "Cu72Au36" in text
+    assert re.findall(r"https?://", text) == []  # nothing is fetched
+    assert "<script" not in text
+    seen = contents(recording).observables
+    for name in ("largest_force", "net_force", "force_spread_max"):
+        least, mean, most = seen[name].min(), seen[name].mean(), seen[name].max()
+        cells = "".join(f"<td>{value:.4g}</td>" for value in (least, mean, most))
+        assert f"<td>{SEEN[name]}</td>{cells}" in text
+    assert "temperature, Au (K)" in text
+    assert "<td>Au-Cu</td>" in text
+
+
+def test_its_pictures_show_something(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    write(recording, "-o", out)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', out.read_text())
+    assert len(pictures) >= 4
+    for data in pictures:
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), float)
+        assert image.std() > 5.0
+
+
+def test_the_page_lies_beside_the_run(recording: Path) -> None:
+    write(recording)
+    assert recording.with_suffix(".html").is_file()
+
+
+def test_an_interrupt_ends_with_what_is_read(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, count = Analysis.add, []
+
+    def interrupted(self: Analysis, *arguments: object) -> object:
+        count.append(1)
+        if len(count) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return add(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Analysis, "add", interrupted)
+    write(recording, "-o", tmp_path / "page.html", code=130)
+    assert 20 <= len(count) < 40
+    assert "Cu72Au36, 20 frames" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("kind", ["missing", "foreign"])
+def test_what_is_no_recording_is_told(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    if kind == "foreign":
+        path.write_text("no HDF5")
+    with pytest.raises(DataError, match=r"run\.h5"):
+        build_app()(["report", str(path)])
+    assert not (tmp_path / "run.html").exists()
+
+
+def test_a_thinned_curve_keeps_its_peaks() -> None:
+    values = np.random.default_rng(0).normal(size=100_000)
+    values[1234], values[77_777], values[5000] = 50.0, -50.0, np.nan
+    steps, thinned = envelope(np.arange(100_000.0), values)
+    assert len(steps) <= 2 * POINTS
+    assert (np.diff(steps) > 0).all()
+    assert thinned.max() == 50.0
+    assert thinned.min() == -50.0
+    assert np.array_equal(values[steps.astype(int)], thinned)
