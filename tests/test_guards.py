@@ -140,13 +140,13 @@ FATAL = {
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_first_limit_warns_and_keeps_the_frame(name: str, tmp_path: Path) -> None:
-    watcher, said = guards(tmp_path / "kept.extxyz")
+    watcher, said = guards(tmp_path / "kept.frames")
     watcher.see(ask(), forces())
     assert said == []
     answer, words = WORDS[name]
     watcher.see(ask(), answer)
-    assert said == [f"guard: step 7: {words} (the frame is kept in {tmp_path}/kept.extxyz)"]
-    kept = ase.io.read(tmp_path / "kept.extxyz")
+    assert said == [f"guard: step 7: {words} (the frame is kept in {tmp_path}/kept.frames)"]
+    kept = ase.io.read(tmp_path / "kept.frames", format="extxyz")
     np.testing.assert_allclose(kept.positions, ask().system.positions, atol=1e-7)
     np.testing.assert_array_equal(kept.numbers, [29, 47, 29, 29])
     assert (kept.info["guard"], kept.info["step"]) == (name, 7)
@@ -155,22 +155,22 @@ def test_a_first_limit_warns_and_keeps_the_frame(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", FATAL)
 def test_a_second_limit_stops_a_run_and_nothing_else(name: str, tmp_path: Path) -> None:
-    watcher, said = guards(tmp_path / "kept.extxyz")
+    watcher, said = guards(tmp_path / "kept.frames")
     for kind in (Kind.SETUP, Kind.MINIMISE):
         watcher.see(ask(kind=kind), FATAL[name])
     assert len(said) == 1
-    with pytest.raises(EvaluationError, match=rf"kept in .*kept\.extxyz.*--guard {name}=off"):
+    with pytest.raises(EvaluationError, match=rf"kept in .*kept\.frames.*--guard {name}=off"):
         watcher.see(ask(), FATAL[name])
-    assert len(ase.io.read(tmp_path / "kept.extxyz", index=":")) == 2
+    assert len(ase.io.read(tmp_path / "kept.frames", index=":", format="extxyz")) == 2
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_what_is_off_is_silent(name: str, tmp_path: Path) -> None:
-    watcher, said = guards(tmp_path / "kept.extxyz", [f"{name}=off"])
+    watcher, said = guards(tmp_path / "kept.frames", [f"{name}=off"])
     watcher.see(ask(), WORDS[name][0])
     watcher.see(ask(), FATAL.get(name, WORDS[name][0]))
     assert said == []
-    assert not (tmp_path / "kept.extxyz").exists()
+    assert not (tmp_path / "kept.frames").exists()
 
 
 def test_limits_can_be_given() -> None:
@@ -207,19 +207,21 @@ def test_a_guard_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_flood_of_warnings_is_few_lines_and_few_frames(tmp_path: Path) -> None:
-    watcher, said = guards(tmp_path / "kept.extxyz")
+    watcher, said = guards(tmp_path / "kept.frames")
     for step in range(1000):
         watcher.see(ask(step), forces(60.0))
     assert [line.split(":")[1] for line in said] == [" step 0", " step 9", " step 99", " step 999"]
     assert said[2].endswith("(100 times by now)")
-    assert len(ase.io.read(tmp_path / "kept.extxyz", index=":")) == 1000 // KEEP_EVERY
+    assert (
+        len(ase.io.read(tmp_path / "kept.frames", index=":", format="extxyz")) == 1000 // KEEP_EVERY
+    )
 
 
 def test_there_is_an_end_to_kept_frames(tmp_path: Path) -> None:
-    watcher, _ = guards(tmp_path / "kept.extxyz")
+    watcher, _ = guards(tmp_path / "kept.frames")
     for stream in range(MOST_KEPT + 50):
         watcher.see(ask(stream=stream), forces(60.0))
-    assert len(ase.io.read(tmp_path / "kept.extxyz", index=":")) == MOST_KEPT
+    assert len(ase.io.read(tmp_path / "kept.frames", index=":", format="extxyz")) == MOST_KEPT
 
 
 def test_simulations_are_told_apart() -> None:
@@ -234,11 +236,11 @@ def test_simulations_are_told_apart() -> None:
 
 
 def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
-    watcher, said = guards(tmp_path / "nowhere" / "kept.extxyz")
+    watcher, said = guards(tmp_path / "nowhere" / "kept.frames")
     for _ in range(300):
         watcher.see(ask(), forces(60.0))
     assert [line for line in said if "cannot be written" in line] == [
-        f"guard: {tmp_path}/nowhere/kept.extxyz cannot be written (No such file or directory):"
+        f"guard: {tmp_path}/nowhere/kept.frames cannot be written (No such file or directory):"
         " no frame is kept"
     ]
     assert "kept in" not in "".join(said)

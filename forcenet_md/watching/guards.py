@@ -223,7 +223,7 @@ class Guards:
             atoms.info["step"] = moment.step
         try:
             # Alone: ASE has all ranks of MPI write together, if not told.
-            ase.io.write(self._keep, atoms, append=True, parallel=False)
+            ase.io.write(self._keep, atoms, format="extxyz", append=True, parallel=False)
         except OSError as error:
             self._say(f"guard: {self._keep} cannot be written ({error.strerror}): no frame is kept")
             self._unwritable = True
