@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from in_process_runs import nothing_left, processes_in
+from in_process_runs import GUARDS_OFF, nothing_left, processes_in
 from lammps_runs import BIN, Run, quick_run
 from local_scripts import CASES, frames, making, script
 from mpi_launches import DOUBLE, PATIENCE, RUN, at, lammps_run, one_launch, running, server
@@ -32,7 +32,8 @@ def one_rank(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A folder with the data, and the dumps of one rank that is served through a unix socket."""
     folder = tmp_path_factory.mktemp("one")
     address = f"unix:{folder}/s"
-    with ServeProcess("--listen", address, *DOUBLE, model=str(small_model)) as server:
+    options = ["--listen", address, *DOUBLE, *GUARDS_OFF]  # the model is random
+    with ServeProcess(*options, model=str(small_model)) as server:
         for text in (making(), cases(folder, address)):
             done = quick_run(text, folder)
             assert done.returncode == 0, done.output + server.text
