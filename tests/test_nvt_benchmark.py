@@ -18,12 +18,13 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from models import write_model
 
-from benchmarks.nvt import model_run
+from benchmarks import segments
 from benchmarks.nvt.__main__ import main
 from benchmarks.nvt.figures import Bond, as_run, deviations, mean_and_error, pair_densities
 from benchmarks.nvt.files import read_start
-from benchmarks.nvt.model_run import run_model, schedule
+from benchmarks.nvt.model_run import run_model
 from benchmarks.nvt.report import page
+from benchmarks.segments import schedule
 from forcenet_md.data.frames import write_frames
 from forcenet_md.engines.processes import EngineRun, ProcessError
 from forcenet_md.errors import DataError
@@ -80,8 +81,8 @@ def lammps(monkeypatch: pytest.MonkeyPatch) -> FakeLammps:
         yield
 
     fake = FakeLammps()
-    monkeypatch.setattr(model_run, "serving", serving)
-    monkeypatch.setattr(model_run, "run_lammps", fake.run)
+    monkeypatch.setattr(segments, "serving", serving)
+    monkeypatch.setattr(segments, "run_lammps", fake.run)
     return fake
 
 

@@ -30,9 +30,10 @@ from benchmarks.hardware import hardware
 from benchmarks.nvt import figures
 from benchmarks.nvt.figures import Bond, Run, as_run, deviations, halves, pair_densities
 from benchmarks.nvt.files import read_start
-from benchmarks.nvt.model_run import ModelRun, Schedule, run_model, schedule
+from benchmarks.nvt.model_run import DUMP_EVERY, ModelRun, run_model
 from benchmarks.nvt.report import file_name, page
 from benchmarks.nvt.teacher import SPACING, path_errors, run_teacher
+from benchmarks.segments import Schedule, schedule
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import shortest_distance
 from forcenet_md.engines.prepared import DAMP, timestep
@@ -69,7 +70,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
     model = str(model_path(given.model).absolute())
     start = read_start(given.start, tuple(given.repeat))
     step = given.timestep / 1000.0 if given.timestep else timestep(start)
-    plan = schedule(given.temperature, given.ps, given.segment_ps, step)
+    plan = schedule(given.temperature, given.ps, given.segment_ps, step, DUMP_EVERY)
     made = run_model(given.out / "model", start, model, plan)
     run = as_run(made.frames, plan.spacing)
     reference = _reference(given, step) if given.teacher else None

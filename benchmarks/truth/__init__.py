@@ -1,0 +1,1 @@
+"""Long runs of models beside the same runs of their teachers."""

@@ -1,0 +1,136 @@
+"""The truth test: a study run on the served model, and the same run by the model's teacher.
+
+    python -m benchmarks.truth STUDY --out FOLDER [--ps 200]
+
+from the root of the repository; STUDY is solid, molten or small. The teacher finds the density and
+the start. From there LAMMPS moves the atoms on `forcenet-md serve`, and, as often as the study
+says, on the teacher itself with other random numbers: how far these are apart is the teacher's own
+noise. `forcenet-md analyse` judges them. The same command goes on after a stop, with nothing lost
+but the last segment, to the same trajectory; a larger --ps makes the runs longer. --results gets
+truth-STUDY.json and pictures; docs/validation.md is written of all studies that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hardware import hardware
+from benchmarks.nvt.teacher import path_errors
+from benchmarks.truth.dynamics import Made, run
+from benchmarks.truth.heat import KELVIN, heat, seconds
+from benchmarks.truth.page import write_page
+from benchmarks.truth.studies import ELEMENTS, STUDIES, Study
+from forcenet_md.artifact.export import read_card
+from forcenet_md.errors import ForceNetError
+from forcenet_md.inference.load import model_path
+from forcenet_md.locking import locked
+from forcenet_md.simulation.analysis import Settings
+from forcenet_md.simulation.analysis_files import write_analysis
+from forcenet_md.simulation.comparison import compare
+from forcenet_md.simulation.findings import Report
+from forcenet_md.simulation.judging import Run, judge
+from forcenet_md.simulation.observables import read_lammps_dump
+from forcenet_md.simulation.trajectory import Reading, Trajectory
+from forcenet_md.writing import write_text
+
+MODEL = "alloy"
+LABELLED = 25  # frames of the model's path
+PICTURES = ("pair-distributions", "displacements", "spectra")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: the runs came to their ends, whatever was found; 1: one stopped; 130: Ctrl-C."""
+    given = _parser().parse_args(arguments)
+    study = STUDIES[given.study]
+    try:
+        with locked(given.out, "run"):
+            result = conduct(given.study, study, given.out, given.ps or study.ps, given.results)
+    except ForceNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from the last whole segment", file=sys.stderr)
+        return 130
+    write_text(given.results / f"truth-{given.study}.json", json.dumps(result, indent=1) + "\n")
+    write_page(given.results, given.page)
+    return 1 if result["stopped"] else 0
+
+
+def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dict[str, Any]:
+    """Run what is not there, and judge."""
+    teachers = [run(out, study, ps, 2 + k) for k in range(study.teachers)]
+    made = run(out, study, ps, 1, MODEL)
+    runs = {"model": made} | {f"teacher {k + 1}": each for k, each in enumerate(teachers)}
+    judged = {of: analysed(of, each, study) for of, each in runs.items()}
+    report = report_of(judged["model"], judged["teacher 1"])
+    pictures = write_analysis(out / "analysis", report, judged["model"], judged["teacher 1"])
+    for path in pictures:
+        if path.stem in PICTURES:
+            shutil.copyfile(path, results / f"truth-{name}-{path.name}")
+    noise = None
+    if len(teachers) > 1:
+        noise = report_of(judged["teacher 2"], judged["teacher 1"]).model_dump(mode="json")
+    card = read_card(model_path(MODEL))
+    frames = [read_lammps_dump(path)[-1] for path in made.dumps]
+    return {
+        "study": name,
+        "title": study.title,
+        "model": MODEL,
+        "model_sha256": card.sha256,
+        "teacher": "zhou2004",
+        "temperature": study.temperature,
+        "timestep_fs": 1000.0 * study.timestep,
+        "settle_ps": study.settle,
+        "ps": ps,
+        "steps": made.plan.steps,
+        "stopped": made.stopped,
+        "report": report.model_dump(mode="json"),
+        "noise": noise,
+        "heat": {of: _heat(each, study) for of, each in runs.items()},
+        "path": path_errors(
+            out / f"path-{len(frames)}", frames, str(model_path(MODEL).absolute()), "zhou2004",
+            ELEMENTS, LABELLED,
+        ),
+        "test": card.test_errors,
+        "hours": {of: seconds(each) / 3600.0 for of, each in runs.items()},
+        "hardware": hardware(),
+    }  # fmt: skip
+
+
+def analysed(name: str, made: Made, study: Study) -> Run:
+    how = Reading((), None, study.timestep, study.settle, 1)
+    print(f"reading {name}", flush=True)
+    return judge(Trajectory(made.dumps, how), name, Settings(), lambda _: None, lambda: False)
+
+
+def report_of(one: Run, other: Run) -> Report:
+    return Report(run=one.findings, against=other.findings, comparison=compare(one, other))
+
+
+def _heat(made: Made, study: Study) -> dict[str, Any] | None:
+    found = heat(made, study.settle)
+    if found is None:
+        return None
+    return {"ev": found.model_dump(), "kelvin": found.times(KELVIN).model_dump()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--ps", type=float, help="that of the study if not given")
+    root = Path(__file__).parents[2]
+    parser.add_argument("--results", type=Path, default=root / "benchmarks" / "results")
+    parser.add_argument("--page", type=Path, default=root / "docs" / "validation.md")
+    return parser
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server and LAMMPS end too
+    sys.exit(main())

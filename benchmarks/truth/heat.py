@@ -1,0 +1,64 @@
+"""How much energy the forces of a run put into it that does not come back.
+
+The thermostat counts what it takes (`fix langevin … tally yes`). That, the atoms' kinetic energy
+and the teacher's energy of their positions together stay the same under the teacher's forces; what
+they gain under a model's is heat. LAMMPS and the teacher tell it, nothing of the model or of the
+server does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import units
+from ase.io import read
+from numpy.typing import NDArray
+
+from benchmarks.segments import data, missing, segment_name
+from benchmarks.truth.dynamics import Made
+from benchmarks.truth.studies import ELEMENTS
+from forcenet_md.data.teachers import open_teacher
+from forcenet_md.simulation.statistics import Estimate, slope_of
+
+KELVIN = 1.0 / (3.0 * units.kB)  # of energy per atom in eV, of which half is kinetic
+
+
+def heat(made: Made, settle: float) -> Estimate | None:
+    """eV per atom and ps, from settle (ps) on; None of less than three segments."""
+    time, energy = energies(made)
+    late = time >= settle - 1e-9
+    return slope_of(time[late], energy[late])
+
+
+def energies(made: Made) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times (ps) of the ends of the segments that are whole, and what is kept (eV per atom)."""
+    plan, taken = made.plan, 0.0
+    whole = plan.segments - len(missing(made.folder, plan))
+    time, energy = np.empty(whole), np.empty(whole)
+    with open_teacher("zhou2004", ELEMENTS) as teacher:
+        for k in range(whole):
+            atoms = read(
+                data(made.folder, k), format="lammps-data", atom_style="atomic", units="metal"
+            )
+            kinetic, bath = last_row(made, k)
+            taken += bath
+            potential = teacher.label(atoms).get_potential_energy()
+            time[k] = (k + 1) * plan.segment * plan.timestep
+            energy[k] = (potential + kinetic + taken) / len(atoms)
+    return time, energy
+
+
+def last_row(made: Made, k: int) -> tuple[float, float]:
+    """eV: kinetic energy at the end of a segment, and what the thermostat took during it."""
+    lines = (made.folder / f"{segment_name(k)}.log").read_text(encoding="utf-8").splitlines()
+    begins = next(i for i, line in enumerate(lines) if line.split()[:1] == ["Step"])
+    ends = next(i for i, line in enumerate(lines) if line.startswith("Loop time"))
+    row = dict(zip(lines[begins].split(), lines[ends - 1].split(), strict=True))
+    return float(row["KinEng"]), float(row["f_bath"])
+
+
+def seconds(made: Made) -> float:
+    """LAMMPS's own loops took together."""
+    logs = [made.folder / f"{segment_name(k)}.log" for k in range(made.plan.segments)]
+    text = [path.read_text(encoding="utf-8") for path in logs if path.is_file()]
+    loops = [line for each in text for line in each.splitlines() if line.startswith("Loop time")]
+    return sum(float(line.split()[3]) for line in loops)
