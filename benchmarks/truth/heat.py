@@ -9,7 +9,7 @@ server does.
 from __future__ import annotations
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 from ase.io import read
 from numpy.typing import NDArray
 
@@ -39,6 +39,7 @@ def energies(made: Made) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             atoms = read(
                 data(made.folder, k), format="lammps-data", atom_style="atomic", units="metal"
             )
+            assert isinstance(atoms, Atoms)
             kinetic, bath = last_row(made, k)
             taken += bath
             potential = teacher.label(atoms).get_potential_energy()
