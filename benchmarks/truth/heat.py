@@ -17,16 +17,18 @@ from benchmarks.segments import data, missing, segment_name
 from benchmarks.truth.dynamics import Made
 from benchmarks.truth.studies import ELEMENTS
 from forcenet_md.data.teachers import open_teacher
-from forcenet_md.simulation.statistics import Estimate, slope_of
+from forcenet_md.simulation.statistics import Estimate, mean_of
 
 KELVIN = 1.0 / (3.0 * units.kB)  # of energy per atom in eV, of which half is kinetic
 
 
 def heat(made: Made, settle: float) -> Estimate | None:
-    """eV per atom and ps, from settle (ps) on; None of less than three segments."""
+    """eV per atom and ps, from settle (ps) on; None of less than two segments."""
     time, energy = energies(made)
-    late = time >= settle - 1e-9
-    return slope_of(time[late], energy[late])
+    late = energy[time >= settle - 1e-9]
+    if len(late) < 2:
+        return None
+    return mean_of(np.diff(late)).times(1.0 / (made.plan.segment * made.plan.timestep))
 
 
 def energies(made: Made) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
