@@ -5,9 +5,10 @@
 from the root of the repository; STUDY is solid, molten or small. The teacher finds the density and
 the start. From there LAMMPS moves the atoms on `forcenet-md serve`, and, as often as the study
 says, on the teacher itself with other random numbers: how far these are apart is the teacher's own
-noise. `forcenet-md analyse` judges them. The same command goes on after a stop, with nothing lost
-but the last segment, to the same trajectory; a larger --ps makes the runs longer. --results gets
-truth-STUDY.json and pictures; docs/validation.md is written of all studies that are there.
+noise. They are judged as `forcenet-md analyse` does. The same command goes on after a stop, with
+nothing lost but the last segment, to the same trajectory; a larger --ps makes the runs longer.
+--results gets truth-STUDY.json and pictures; docs/validation.md is written of all studies that are
+there.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ import json
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.hardware import hardware
 from benchmarks.nvt.teacher import path_errors
@@ -35,7 +39,7 @@ from forcenet_md.simulation.analysis_files import write_analysis
 from forcenet_md.simulation.comparison import compare
 from forcenet_md.simulation.findings import Report
 from forcenet_md.simulation.judging import Run, judge
-from forcenet_md.simulation.observables import read_lammps_dump
+from forcenet_md.simulation.observables import PairDistribution, read_lammps_dump
 from forcenet_md.simulation.trajectory import Reading, Trajectory
 from forcenet_md.writing import write_text
 
@@ -68,16 +72,13 @@ def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dic
     made = run(out, study, ps, 1, MODEL)
     runs = {"model": made} | {f"teacher {k + 1}": each for k, each in enumerate(teachers)}
     judged = {of: analysed(of, each, study) for of, each in runs.items()}
-    report = report_of(judged["model"], judged["teacher 1"])
-    pictures = write_analysis(out / "analysis", report, judged["model"], judged["teacher 1"])
-    for path in pictures:
+    model, first, *more = judged.values()
+    report = Report(run=model.findings, against=first.findings, comparison=compare(model, first))
+    for path in write_analysis(out / "analysis", report, model, first):
         if path.stem in PICTURES:
             shutil.copyfile(path, results / f"truth-{name}-{path.name}")
-    noise = None
-    if len(teachers) > 1:
-        noise = report_of(judged["teacher 2"], judged["teacher 1"]).model_dump(mode="json")
-    card = read_card(model_path(MODEL))
     frames = [read_lammps_dump(path)[-1] for path in made.dumps]
+    card = read_card(model_path(MODEL))
     return {
         "study": name,
         "title": study.title,
@@ -90,8 +91,10 @@ def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dic
         "ps": ps,
         "steps": made.plan.steps,
         "stopped": made.stopped,
-        "report": report.model_dump(mode="json"),
-        "noise": noise,
+        "formula": model.findings.formula,
+        "temperatures": {of: _temperatures(each) for of, each in judged.items()},
+        "diffusion": {of: _diffusion(each) for of, each in judged.items()},
+        "pairs": pairs(model, [first, *more]),
         "heat": {of: _heat(each, study) for of, each in runs.items()},
         "path": path_errors(
             out / f"path-{len(frames)}", frames, str(model_path(MODEL).absolute()), "zhou2004",
@@ -109,8 +112,30 @@ def analysed(name: str, made: Made, study: Study) -> Run:
     return judge(Trajectory(made.dumps, how), name, Settings(), lambda _: None, lambda: False)
 
 
-def report_of(one: Run, other: Run) -> Report:
-    return Report(run=one.findings, against=other.findings, comparison=compare(one, other))
+def pairs(model: Run, teachers: Sequence[Run]) -> dict[str, Any]:
+    """How far g(r) is, by pair, from the mean of all the teacher's runs; and of each of these from
+    the mean of the others, which is the noise."""
+    curves = [each.curves.g for each in (model, *teachers)]
+    mine, *theirs = [each for each in curves if each is not None]
+    away = mine.deviation(mean(theirs))
+    noise = [
+        each.deviation(mean([other for other in theirs if other is not each])) for each in theirs
+    ] if len(theirs) > 1 else []  # fmt: skip
+    return {pair: {"model": away[pair], "noise": [each[pair] for each in noise]} for pair in away}
+
+
+def mean(curves: Sequence[PairDistribution]) -> PairDistribution:
+    first = curves[0]
+    g = {pair: np.mean([each.g[pair] for each in curves], axis=0) for pair in first.g}
+    return PairDistribution(first.r, g)
+
+
+def _temperatures(run: Run) -> dict[str, Any]:
+    return {of: each.mean.model_dump() for of, each in run.findings.temperature.items()}
+
+
+def _diffusion(run: Run) -> dict[str, Any]:
+    return {of: each.model_dump(mode="json") for of, each in run.findings.diffusion.items()}
 
 
 def _heat(made: Made, study: Study) -> dict[str, Any] | None:

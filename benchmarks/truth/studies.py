@@ -23,7 +23,7 @@ class Study:
     every: float
     segment: float
     settle: float = 10.0
-    teachers: int = 2
+    teachers: int = 4
 
 
 ELEMENTS = ("Ag", "Au", "Cu", "Pd", "Pt")
@@ -38,10 +38,10 @@ STUDIES = {
     ),
     "molten": Study(
         "molten at 2000 K", cells=5, temperature=2000.0, melt=3000.0,
-        ps=200.0, timestep=0.004, every=0.04, segment=4.0,
+        ps=200.0, timestep=0.004, every=0.04, segment=4.0, teachers=6,
     ),
     "small": Study(
         "a million steps of 32 atoms at 1000 K", cells=2, temperature=1000.0, melt=None,
-        ps=2000.0, timestep=0.002, every=0.2, segment=40.0, teachers=1,
+        ps=2000.0, timestep=0.002, every=0.2, segment=40.0, teachers=2,
     ),
 }  # fmt: skip
