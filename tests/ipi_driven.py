@@ -15,7 +15,7 @@ from serving import LJ, PATIENCE, RecordingMonitor
 
 from forcenet_md.errors import ForceNetError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
-from forcenet_md.inference.interface import Capabilities, Evaluator, Request, Timings
+from forcenet_md.inference.interface import Capabilities, Evaluator, Kind, Request, Timings
 from forcenet_md.server.address import Listener
 from forcenet_md.server.ipi import IpiDriver, parse_ipi_address
 from forcenet_md.server.limits import Limits
@@ -94,6 +94,7 @@ class Driven:
         sockets: int = 1,
         listeners: Sequence[Listener] = (),
         limits: Limits | None = None,
+        kind: Kind = Kind.UNKNOWN,
     ) -> None:
         self.monitor = RecordingMonitor()
         evaluator = evaluator or AseEvaluator(LJ)
@@ -104,6 +105,7 @@ class Driven:
             template_of(atoms),
             sockets,
             ended=(lambda: None) if listeners else self.server.stop,
+            kind=kind,
         )
         self.driver.connect()
         self.thread = threading.Thread(target=self.server.serve)

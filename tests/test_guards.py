@@ -43,20 +43,19 @@ def random_cell(seed: int, n: int = 40, a: float = 8.0) -> Atoms:
     return Atoms(rng.choice([29, 46, 47], n), rng.uniform(0, a, (n, 3)), cell=[a, a, a], pbc=True)
 
 
-def closest(atoms: Atoms) -> tuple[float, float, int, int]:
+def closest(atoms: Atoms) -> tuple[float, float, int, int, bool]:
     """By all distances of ASE: of each pair of elements against SHORTEST, else 0.7 of the radii."""
     from ase.data import covalent_radii
 
     distance = atoms.get_all_distances(mic=True)
-    best = (np.inf, np.inf, 0, 0)
+    best = (np.inf, np.inf, 0, 0, False)
     for i in range(len(atoms)):
         for j in range(i + 1, len(atoms)):
             z = atoms.numbers[i], atoms.numbers[j]
-            known = SHORTEST.get(
-                "-".join(sorted(chemical_symbols[k] for k in z)),
-                0.7 * (covalent_radii[z[0]] + covalent_radii[z[1]]),
-            )
-            best = min(best, (distance[i, j] / known, distance[i, j], i, j))
+            pair = "-".join(sorted(chemical_symbols[k] for k in z))
+            known = SHORTEST.get(pair, 0.7 * (covalent_radii[z[0]] + covalent_radii[z[1]]))
+            found = (distance[i, j] / known, distance[i, j], i, j, pair in SHORTEST)
+            best = min(best, found)
     return best
 
 
@@ -113,13 +112,13 @@ def guards(
     keep: Path | None = None, changes: Sequence[str] = (), model: Capabilities = MODEL
 ) -> tuple[Guards, list[str]]:
     said: list[str] = []
-    return Guards(model, Limits.of_model(model).changed(changes), keep, said.append), said
+    return Guards(Limits.of_model(model).changed(changes), keep, said.append), said
 
 
 WORDS = {
     "force": (forces(60.0), "the force on atom 12 (Ag) is 60 eV/Å"),
     "distance": (
-        forces(contact=Contact(0.9, 1.5, 0, 1)),
+        forces(contact=Contact(0.9, 1.5, 0, 1, False)),
         "atom 11 (Cu) and atom 12 (Ag) are 1.5 Å apart, 0.90 of the shortest that is usual",
     ),
     "spread": (
@@ -133,7 +132,7 @@ WORDS = {
 }
 FATAL = {
     "force": forces(600.0),
-    "distance": forces(contact=Contact(0.5, 1.0, 0, 1)),
+    "distance": forces(contact=Contact(0.5, 1.0, 0, 1, False)),
     "spread": forces(force_spread=np.array([0.1, 0.2, 70.0, 0.1])),
 }
 
@@ -176,17 +175,35 @@ def test_what_is_off_is_silent(name: str, tmp_path: Path) -> None:
 def test_limits_can_be_given() -> None:
     watcher, said = guards(None, ["force=2,3", "distance=0.99,never"])
     watcher.see(ask(), forces(2.5))
-    watcher.see(ask(), forces(contact=Contact(0.01, 0.02, 0, 1)))
+    watcher.see(ask(), forces(contact=Contact(0.01, 0.02, 0, 1, False)))
     assert len(said) == 2
     with pytest.raises(EvaluationError):
         watcher.see(ask(), forces(3.5))
+
+
+def test_stops_can_be_taken_away_and_given_alone() -> None:
+    watcher, said = guards(None, ["warn", "net=never,0.2"])
+    for answer in FATAL.values():
+        watcher.see(ask(), answer)
+    assert len(said) == len(FATAL)
+    for kind in (Kind.SETUP, Kind.MINIMISE):
+        watcher.see(ask(kind=kind), WORDS["net"][0])
+    assert len(said) == len(FATAL)
+    with pytest.raises(EvaluationError, match="net force"):
+        watcher.see(ask(), WORDS["net"][0])
+
+
+def test_an_engine_that_does_not_say_what_it_does_is_stopped_as_a_run() -> None:
+    watcher, _ = guards()
+    with pytest.raises(EvaluationError, match=r"--guard force=off; of a relaxation, --guard warn"):
+        watcher.see(ask(kind=Kind.UNKNOWN), FATAL["force"])
 
 
 def test_the_models_training_is_the_measure(tmp_path: Path) -> None:
     evaluator = ModelEvaluator(with_range(tmp_path))
     watcher, said = guards(model=evaluator.capabilities)
     assert watcher.limits.force == (6.0, 40.0)
-    watcher.see(ask(), forces(contact=Contact(0.9, 1.5, 0, 1)))
+    watcher.see(ask(), forces(contact=Contact(0.9, 1.5, 0, 1, True)))
     assert said[0].endswith("0.90 of the shortest of training")
 
 

@@ -12,7 +12,7 @@ from forcenet_md.engines.ipi_input import read_input
 from forcenet_md.engines.ipi_plan import Plan, make_plan
 from forcenet_md.engines.ipi_xml import femtoseconds, parse_xml
 from forcenet_md.errors import AddressError, DataError, RequestError, UnknownElementError
-from forcenet_md.inference.interface import Capabilities
+from forcenet_md.inference.interface import Capabilities, Kind
 
 KNOWN = frozenset({1, 6, 8, 29, 79})
 DIRECT = Capabilities("direct", KNOWN, 6.0, energy=False, stress=False, conservative=False)
@@ -53,6 +53,9 @@ def dynamics(mode: str, inner: str = LANGEVIN) -> str:
     return motion_of("dynamics", f"<dynamics mode='{mode}'>{inner}</dynamics>")
 
 
+RELAXATION = motion_of("minimize", "<optimizer mode='damped_bfgs'/>")
+
+
 # What is read -------------------------------------------------------------------------------------
 
 
@@ -65,6 +68,16 @@ def test_the_ordinary_input_has_no_warning() -> None:
     assert found.template.pbc.all()
     assert not found.template.keep_net_force
     assert "dynamics nvt, steps 0 to 1000" in found.describe()[0]
+
+
+@pytest.mark.parametrize(("motion", "kind"), [
+    (NVT, Kind.RUN),
+    (motion_of("multi", NVT + motion_of("t_ramp")), Kind.RUN),
+    (RELAXATION, Kind.MINIMISE),
+    (motion_of("multi", NVT + RELAXATION), Kind.UNKNOWN),
+])  # fmt: skip
+def test_what_requests_are_for(motion: str, kind: Kind) -> None:
+    assert plan(SOCKET, system(motion)).kind is kind
 
 
 def test_defaults_are_those_of_ipi() -> None:

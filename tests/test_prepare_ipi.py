@@ -219,6 +219,15 @@ def test_it_names_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_a_server_of_a_relaxation_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "cu.cif", bulk("Cu", cubic=True))
+    prepare(tmp_path / "cu.cif", "alloy", engine="ipi", out=tmp_path, ensemble="relax")
+    last = capsys.readouterr().out.splitlines()[-2]
+    assert last.endswith(f" --template {tmp_path}/cu-start.xyz --guard warn")
+
+
 def test_a_model_file_is_found_from_the_folder_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from forcenet_md.cli import options
+
+if TYPE_CHECKING:
+    from forcenet_md.engines.prepared import Ensemble
 
 
 def prepare(
@@ -56,7 +59,7 @@ def prepare(
         file, script, remarks = write_ipi_input(out, atoms, plan, capabilities, overwrite)
         typer.echo(f"wrote {file} and {script}")
         _say([*remarks, *remarks_on_size(atoms, capabilities)], model, capabilities.notes)
-        _tell(_ipi_commands(out, model, address, file.name, script.name))
+        _tell(_ipi_commands(out, model, address, file.name, script.name, kind))
         return
     if beads != 1:
         raise RequestError("--beads are for path integrals: give --for ipi with them.")
@@ -90,10 +93,11 @@ def _lammps_commands(out: Path, model: str, server: str, script: str) -> dict[st
 
 
 def _ipi_commands(
-    out: Path, model: str, address: str, structure: str, script: str
+    out: Path, model: str, address: str, structure: str, script: str, kind: Ensemble
 ) -> dict[str, list[str]]:
     """What runs the files: a command, or two. i-PI writes where it is started."""
     driver = ["--ipi", address, "--template", str(out / structure)]
+    driver += ["--guard", "warn"] if kind == "relax" else []  # i-PI does not say that it relaxes
     return {
         "now:": [_cd(out) + _words("forcenet-md", "ipi", script, "--model", _from(out, model))],
         "or in two terminals:": [

@@ -19,7 +19,7 @@ from forcenet_md.engines.ipi_input import (
 )
 from forcenet_md.engines.ipi_structure import read_structure
 from forcenet_md.errors import RequestError
-from forcenet_md.inference.interface import Capabilities
+from forcenet_md.inference.interface import Capabilities, Kind
 from forcenet_md.server.ipi import parse_ipi_address
 from forcenet_md.server.template import Template, check_template
 
@@ -44,9 +44,23 @@ class Plan:
         return sum(system.requests(self.forcefield.outer) for system in users)
 
     @property
-    def relaxes(self) -> bool:
+    def modes(self) -> frozenset[str]:
+        """Of all motions of its systems, in i-PI's words."""
         users = self.ipi.users(self.forcefield)
-        return any(motion.get("mode") == "minimize" for s in users for motion in s.motions)
+        return frozenset(motion.get("mode", "") for s in users for motion in s.motions)
+
+    @property
+    def relaxes(self) -> bool:
+        return "minimize" in self.modes
+
+    @property
+    def kind(self) -> Kind:
+        """What its requests are for: steps of dynamics, or ways to a minimum or along a path,
+        which may come from far away. UNKNOWN if some of these and some of those."""
+        dynamic = self.modes & frozenset(DYNAMICS)
+        if dynamic:
+            return Kind.UNKNOWN if self.relaxes else Kind.RUN
+        return Kind.MINIMISE
 
     def describe(self) -> list[str]:
         """The plan in lines."""

@@ -44,7 +44,7 @@ def supervise(
     clear_address(plan.address)
     options = replace(
         options,
-        ipi=IpiOptions(plan.address, plan.template, plan.sockets),
+        ipi=IpiOptions(plan.address, plan.template, plan.sockets, plan.kind),
         limits=replace(
             options.limits, max_atoms=max(options.limits.max_atoms, len(plan.template.numbers))
         ),

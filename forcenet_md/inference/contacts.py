@@ -25,39 +25,43 @@ OF_RADII = 0.7
 class Contact(NamedTuple):
     """The closest pair of a structure, by the ratio to what its elements are known from.
 
-    ratio: distance / the shortest known; distance: Å; a, b: rows from 0, or ids on many ranks
+    ratio: distance / the shortest known; distance: Å; a, b: rows from 0, or ids on many ranks;
+    trained: the shortest known is that of training frames, and not of radii
     """
 
     ratio: float
     distance: float
     a: int
     b: int
+    trained: bool
 
 
-NONE = Contact(inf, inf, 0, 0)  # as ranks tell it
+NONE = Contact(inf, inf, 0, 0, False)  # as ranks tell it
 
 
 def closest_of(contacts: Iterable[Contact | None]) -> Contact | None:
     """Of those that parts of a structure have; the lower atoms where they are equal."""
-    found = [Contact(*c[:2], int(c[2]), int(c[3])) for c in contacts if c and isfinite(c[0])]
+    found = [
+        Contact(*c[:2], int(c[2]), int(c[3]), bool(c[4])) for c in contacts if c and isfinite(c[0])
+    ]
     return min(found, default=None)
 
 
 class Contacts:
     """The shortest known distance of each pair of elements.
 
-    table: [n_numbers, n_numbers] Å, by atomic number; measured: from training data, not from radii
+    table: [n_numbers, n_numbers] Å, by atomic number; trained: which are of training frames
     """
 
     def __init__(self, card: Card) -> None:
         radii = np.nan_to_num(covalent_radii, nan=1.5)
         self.table = OF_RADII * (radii[:, None] + radii[None, :])
+        self.trained = np.zeros(self.table.shape, dtype=bool)
         seen = card.training_range
-        self.measured = seen is not None and bool(seen.shortest)
-        if seen is not None:
-            for pair, distance in seen.shortest.items():
-                a, b = (chemical_symbols.index(symbol) for symbol in pair.split("-"))
-                self.table[a, b] = self.table[b, a] = distance
+        for pair, distance in ({} if seen is None else seen.shortest).items():
+            a, b = (chemical_symbols.index(symbol) for symbol in pair.split("-"))
+            self.table[a, b] = self.table[b, a] = distance
+            self.trained[a, b] = self.trained[b, a] = True
         known = sorted(card.numbers)
         self.longest = float(self.table[np.ix_(known, known)].max())
 
@@ -74,4 +78,5 @@ class Contacts:
         ratio = np.sqrt(squared[near]) / self.table[numbers[source], numbers[target]]
         k = int(ratio.argmin())
         a, b = sorted((int(source[k]), int(target[k])))
-        return Contact(float(ratio[k]), float(np.sqrt(squared[near[k]])), a, b)
+        trained = bool(self.trained[numbers[a], numbers[b]])
+        return Contact(float(ratio[k]), float(np.sqrt(squared[near[k]])), a, b, trained)

@@ -70,11 +70,13 @@ class Capabilities:
 
 
 class Kind(IntEnum):
-    """Why an engine asks: set-up of a run, a step of it, or an iteration of a minimiser."""
+    """Why an engine asks: set-up of a run, a step of it, or an iteration of a minimiser; some do
+    not say (UNKNOWN, which is nothing that an engine says in docs/protocol.md)."""
 
     SETUP = 0
     RUN = 1
     MINIMISE = 2
+    UNKNOWN = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from forcenet_md.errors import AddressError, ForceNetError, RequestError
+from forcenet_md.inference.interface import Kind
 from forcenet_md.server.address import Address, TcpAddress, parse_address, resolve, watch
 from forcenet_md.server.gather import Gather
 from forcenet_md.server.ipi_connection import IpiConnection
@@ -52,6 +53,7 @@ def parse_ipi_address(text: str) -> Address:
 class IpiDriver:
     """Keeps a number of connections to one i-PI until it says EXIT or a request fails.
 
+    kind: what its requests are for, which i-PI does not say
     ended: called then; failure: why, if it was a fault.
     """
 
@@ -62,12 +64,14 @@ class IpiDriver:
         template: Template,
         sockets: int = 1,
         ended: Callable[[], None] = lambda: None,
+        kind: Kind = Kind.UNKNOWN,
     ) -> None:
         """Raises UnknownElementError and RequestError for a template that cannot be served."""
         check_template(template, server.evaluator.capabilities, server.limits.max_atoms)
         self.server = server
         self.address = address
         self.template = template
+        self.kind = kind
         self.gather = Gather(sockets)
         self.failure: IpiError | None = None
         self.largest = Largest()

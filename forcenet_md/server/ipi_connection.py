@@ -233,7 +233,7 @@ class IpiConnection:
                 session,
                 system,
                 template.keep_net_force,
-                moment=Moment(stream=self._number * batch + k),
+                moment=Moment(stream=self._number * batch + k, kind=self._driver.kind),
             )
             for k, (session, system) in enumerate(zip(self._sessions, self._systems, strict=False))
         ]

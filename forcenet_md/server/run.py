@@ -16,7 +16,7 @@ from rich.console import Console
 from forcenet_md import __version__
 from forcenet_md.errors import AddressError, RequestError
 from forcenet_md.inference.frames import PLAIN, Symmetry
-from forcenet_md.inference.interface import Capabilities, Evaluator
+from forcenet_md.inference.interface import Capabilities, Evaluator, Kind
 from forcenet_md.inference.load import check_files, load_evaluator
 from forcenet_md.server.address import (
     Address,
@@ -47,11 +47,15 @@ FEW = 12  # elements that are named one by one
 
 @dataclass(frozen=True, slots=True)
 class IpiOptions:
-    """The i-PI that is served: unix:NAME, unix:/PATH or tcp:HOST:PORT, over so many sockets."""
+    """The i-PI that is served: unix:NAME, unix:/PATH or tcp:HOST:PORT, over so many sockets.
+
+    kind: what it asks for, which it does not say
+    """
 
     address: str
     template: Template
     sockets: int = 1
+    kind: Kind = Kind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,7 @@ def make_driver(options: IpiOptions, server: Server, alone: bool) -> IpiDriver:
     """i-PI's driver; if it is all that is served the server stops with it."""
     ended = server.stop if alone else lambda: None
     address = parse_ipi_address(options.address)
-    return IpiDriver(server, address, options.template, options.sockets, ended)
+    return IpiDriver(server, address, options.template, options.sockets, ended, options.kind)
 
 
 def check_reach(addresses: Sequence[Address], secret: bytes | None) -> None:

@@ -2,7 +2,7 @@
 
 Each has two limits. Past the first it warns, and the frame is kept, ready to be labelled; past the
 second the engine gets a fault in the place of forces. Set-ups and minimisers are never stopped:
-they may come from far away.
+they may come from far away. An engine that does not say what it does is taken to run.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 NEVER = "never"
 OFF = "off"
+WARN = "warn"
 KEEP_EVERY = 100  # answers of a simulation from one kept frame to the next: neighbours are alike
 MOST_KEPT = 200
+IF_IT_RELAXES = "; of a relaxation, --guard warn stops nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +63,38 @@ class Limits:
         return replace(limits, force=(1.5 * largest, 10.0 * largest))
 
     def changed(self, texts: Sequence[str]) -> Limits:
-        """By NAME=WARN,STOP, where either may be `never`, or NAME=off.
+        """By NAME=WARN,STOP, where either may be `never`, or NAME=off, or `warn`, after which
+        none stops.
 
         Raises RequestError.
         """
         limits = self
         for text in texts:
             name, _, value = text.partition("=")
+            if text == WARN:
+                limits = limits.without_stops()
+                continue
             if name not in NAMES:
                 raise RequestError(
                     f"'{text}' is no guard: give NAME=WARN,STOP or NAME=off, where NAME is one of"
-                    f" {', '.join(NAMES)}; or off for none."
+                    f" {', '.join(NAMES)}; warn to stop nothing, or off for none."
                 )
             limits = replace(limits, **{name: _pair(name, value)})
         return limits
+
+    def without_stops(self) -> Limits:
+        return Limits(**{name: (getattr(self, name)[0], _never(name)) for name in NAMES})
 
 
 NAMES = tuple(field.name for field in fields(Limits))
 
 
+def _never(name: str) -> float:
+    return 0.0 if name == "distance" else inf
+
+
 def _pair(name: str, text: str) -> tuple[float, float]:
-    never = 0.0 if name == "distance" else inf
+    never = _never(name)
     words = [NEVER, NEVER] if text == OFF else text.split(",")
     try:
         warn, stop = (never if word == NEVER else float(word) for word in words)
@@ -113,15 +126,15 @@ class GuardOptions:
         """None where all are off."""
         if self.texts == (OFF,):
             return None
-        return Guards(model, Limits.of_model(model).changed(self.texts), self.keep, say)
+        return Guards(Limits.of_model(model).changed(self.texts), self.keep, say)
 
 
 class Figure(NamedTuple):
-    """What a guard looks at, and the words for it; these take what distances are held against."""
+    """What a guard looks at, and the words for it."""
 
     name: str
     value: float
-    words: Callable[[str], str]
+    words: Callable[[], str]
 
 
 class Guards:
@@ -132,13 +145,9 @@ class Guards:
 
     velocities = False
 
-    def __init__(
-        self, model: Capabilities, limits: Limits, keep: Path | None, say: Callable[[str], None]
-    ) -> None:
-        measured = model.training_range is not None
+    def __init__(self, limits: Limits, keep: Path | None, say: Callable[[str], None]) -> None:
         self.limits = limits
-        self._known = "of training" if measured else "that is usual"
-        self._keep = keep
+        self._keep = None if keep is None else keep.absolute()  # as others are to find it
         self._say = say
         self._seen: Counter[int] = Counter()  # answers, by simulation
         self._tripped: Counter[tuple[int, str]] = Counter()
@@ -162,20 +171,22 @@ class Guards:
         self._seen[moment.stream] += 1
         last: dict[str, float] = {}
         self._last[moment.stream] = last
+        runs = moment.kind not in (Kind.SETUP, Kind.MINIMISE)
         for name, value, words in figures:
             last[name] = value
             warn, stop = getattr(self.limits, name)
             sign = -1.0 if name == "distance" else 1.0
-            if not sign * value > sign * warn:
+            fatal = runs and sign * value > sign * stop
+            if not (fatal or sign * value > sign * warn):
                 continue
-            fatal = sign * value > sign * stop and moment.kind is Kind.RUN
             kept = self._keep_frame(moment, name, value, fatal, frame)
-            said = words(self._known)
+            said = words()
             if fatal:
+                else_ = IF_IT_RELAXES if moment.kind is Kind.UNKNOWN else ""
                 raise EvaluationError(
                     f"{said}: the run has left what the model knows{kept}; start from a better"
                     f" structure or with a smaller timestep, train the model on such frames, or"
-                    f" allow it with --guard {name}=off."
+                    f" allow it with --guard {name}=off{else_}."
                 )
             self._tripped[moment.stream, name] += 1
             self._warn(moment, name, f"{said}{kept}")
@@ -261,19 +272,20 @@ def figures(request: Request, forces: Forces) -> list[Figure]:
     if spread is not None and len(spread):
         most = int(spread.argmax())
         words = f"the committee is {spread[most]:.3g} eV/Å apart on {atom(most)}"
-        found.append(Figure("spread", float(spread[most]), lambda _: words))
+        found.append(Figure("spread", float(spread[most]), lambda: words))
     return [*found, net_figure(forces.net_force_per_atom)]
 
 
 def force_figure(largest: float, atom: str) -> Figure:
-    return Figure("force", largest, lambda _: f"the force on {atom} is {largest:.3g} eV/Å")
+    return Figure("force", largest, lambda: f"the force on {atom} is {largest:.3g} eV/Å")
 
 
 def distance_figure(contact: Contact, a: str, b: str) -> Figure:
+    known = "of training" if contact.trained else "that is usual"
     return Figure(
         "distance",
         contact.ratio,
-        lambda known: (
+        lambda: (
             f"{a} and {b} are {contact.distance:.3g} Å apart,"
             f" {contact.ratio:.2f} of the shortest {known}"
         ),
@@ -281,4 +293,4 @@ def distance_figure(contact: Contact, a: str, b: str) -> Figure:
 
 
 def net_figure(net: float) -> Figure:
-    return Figure("net", net, lambda _: f"a net force of {net:.3g} eV/Å per atom was taken out")
+    return Figure("net", net, lambda: f"a net force of {net:.3g} eV/Å per atom was taken out")
