@@ -37,6 +37,10 @@ class EvaluationError(ForceNetError):
     """The model gave no usable forces (non-finite, out of memory)."""
 
 
+class NotFiniteError(EvaluationError):
+    """A force, energy or virial of the model is infinite or not a number."""
+
+
 class AddressError(ForceNetError):
     """An address that cannot be parsed, listened on or reached."""
 

@@ -16,13 +16,16 @@ from models import ALLOY, write_model
 
 from forcenet_md.artifact.archive import read, write
 from forcenet_md.artifact.card import TrainingRange
-from forcenet_md.errors import EvaluationError, ModelFileError, RequestError
+from forcenet_md.errors import EvaluationError, ModelFileError, NotFiniteError, RequestError
 from forcenet_md.inference.committee import CommitteeEvaluator
 from forcenet_md.inference.contacts import Contact
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
+from forcenet_md.inference.load import load_evaluator
 from forcenet_md.system import Forces, System
-from forcenet_md.watching.guards import KEEP_EVERY, MOST_KEPT, Guards, Limits
+from forcenet_md.watching.guard_limits import Limits
+from forcenet_md.watching.guards import KEEP_EVERY, MOST_KEPT, GuardOptions, Guards
+from forcenet_md.watching.watching import Watching
 
 MODEL = Capabilities("m", frozenset(ALLOY), 5.0, False, False, False)
 SHORTEST = {"Ag-Ag": 2.5, "Ag-Cu": 2.2, "Cu-Cu": 2.0, "Cu-Pd": 1.0}
@@ -170,6 +173,22 @@ def test_what_is_off_is_silent(name: str, tmp_path: Path) -> None:
     watcher.see(ask(), FATAL.get(name, WORDS[name][0]))
     assert said == []
     assert not (tmp_path / "kept.frames").exists()
+
+
+def test_a_frame_that_the_model_fails_on_is_kept(tmp_path: Path) -> None:
+    """Two atoms of EMT on one point: nothing is left of their forces; kept in any call."""
+    watching = Watching(GuardOptions(keep=tmp_path / "kept.extxyz"), heat=False)
+    system = System.make(np.zeros((2, 3)), [29, 29], np.eye(3) * 9, False)
+    with watching.over(lambda: load_evaluator("ase:emt"), lambda _: None) as evaluator:
+        moment = Moment(step=3, kind=Kind.SETUP)
+        asked = [Request(evaluator.new_session(), system, moment=moment)]
+        asked.append(Request(evaluator.new_session(), replace(system, numbers=np.array([99, 99]))))
+        of_forces, other = evaluator.evaluate(asked)
+    assert isinstance(of_forces, NotFiniteError)
+    assert str(of_forces).endswith(f"(the frame is kept in {tmp_path}/kept.extxyz).")
+    assert isinstance(other, EvaluationError)
+    [kept] = ase.io.read(tmp_path / "kept.extxyz", ":")
+    assert (kept.info["guard"], kept.info["step"], len(kept)) == ("finite", 3, 2)
 
 
 def test_limits_can_be_given() -> None:

@@ -18,7 +18,8 @@ from serving import COMMAND, PATIENCE, copper
 
 from forcenet_md.inference.interface import Kind
 from forcenet_md.inference.watched import WatchedEvaluator
-from forcenet_md.watching.guards import Guards, Limits
+from forcenet_md.watching.guard_limits import Limits
+from forcenet_md.watching.guards import Guards
 
 INPUT = """
 <simulation verbosity='low'>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from in_process_runs import nothing_left, run, succeed
@@ -149,11 +150,16 @@ def test_one_rank_s_fault_ends_all(name: str, small_model: Path, tmp_path: Path)
     deed, sentence = DEEDS[name]
     text = SIMPLE.format(before="", more="")
     driver = MISBEHAVING.format(deed=deed)
-    done = run(text, tmp_path, 2, ["-log", "none"], str(small_model), driver=driver)
+    options = ["--guard", "warn", "--guard-frames", "kept.extxyz", "-log", "none"]
+    done = run(text, tmp_path, 2, options, str(small_model), driver=driver)
     assert done.returncode != 0
     assert sentence in done.output + done.errors
     assert "Loop time" not in done.output
     assert nothing_left(tmp_path)
+    if name == "nan":
+        assert f"starting structure (the frame is kept in {tmp_path}/kept.extxyz)" in done.sentence
+        last = ase.io.read(tmp_path / "kept.extxyz", -1)
+        assert (last.info["guard"], len(last)) == ("finite", 108)
 
 
 @SLOW

@@ -36,7 +36,8 @@ from forcenet_md.inference.load import load_evaluator
 from forcenet_md.recording.frame import Precision
 from forcenet_md.recording.options import RecordOptions
 from forcenet_md.system import System
-from forcenet_md.watching.guards import OFF, GuardOptions
+from forcenet_md.watching.guard_limits import OFF
+from forcenet_md.watching.guards import GuardOptions
 from forcenet_md.watching.watching import Watching
 
 

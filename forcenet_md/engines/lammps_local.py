@@ -38,7 +38,7 @@ from forcenet_md.mpi import World, abort, one_for_all
 from forcenet_md.server.lammps import Settings, read_hello, welcome
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.system import System
-from forcenet_md.watching.guards import GuardOptions, Guards, figures_of_ranks
+from forcenet_md.watching.guards import GuardOptions, Guards, guarded
 
 NOT_FINITE = (
     "a position is not finite: the simulation has failed before this step; use a smaller timestep"
@@ -182,14 +182,12 @@ class LammpsLocal:
             self._reference.check(points[:owned], cell, origin, skin)
         except StructureError as fault:
             self._model.fail(fault)
-        found, seen = self._model.forces(points, settings.keep_net_force)
-        if self._guards is not None:
-            head = step.head
-            self._guards.judge(
-                Moment(step=head.timestep, kind=Kind(head.kind)),
-                figures_of_ranks(seen),
-                lambda: self._model.gather(points[:owned], cell, periodic(step)),
-            )
+        found, seen = guarded(
+            self._guards,
+            lambda: self._model.forces(points, settings.keep_net_force),
+            Moment(step=step.head.timestep, kind=Kind(step.head.kind)),
+            lambda: self._model.gather(points[:owned], cell, periodic(step)),
+        )
         array(step.force, (owned, 3), np.float64)[:] = found / force
         self._steps += 1
         self._largest = max(self._largest, seen.net_force)

@@ -15,7 +15,13 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
 from forcenet_md.calculators.register import REGISTER, Chosen, choose, served, split
-from forcenet_md.errors import DataError, EvaluationError, ForceNetError, ModelFileError
+from forcenet_md.errors import (
+    DataError,
+    EvaluationError,
+    ForceNetError,
+    ModelFileError,
+    NotFiniteError,
+)
 from forcenet_md.graph.capacity import check_capacity
 from forcenet_md.graph.frame import Frame, Placement
 from forcenet_md.inference.interface import Capabilities, Request, Timings
@@ -122,7 +128,7 @@ def _forces(atoms: Atoms, want_stress: bool) -> Forces:
             stress = atoms.get_stress(voigt=False)
     finite = np.isfinite(forces).all() and isfinite(energy)
     if not finite or (stress is not None and not np.isfinite(stress).all()):
-        raise EvaluationError(
+        raise NotFiniteError(
             "the forces are not finite: two atoms lie on one point or nearly so; use a relaxed"
             " starting structure or a smaller timestep."
         )

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from forcenet_md.artifact.card import Card
 from forcenet_md.artifact.export import load_weights
 from forcenet_md.errors import (
-    EvaluationError,
     ForceNetError,
     ModelFileError,
+    NotFiniteError,
     UnknownElementError,
 )
 from forcenet_md.graph.edges import Edges, keep_nearest
@@ -130,7 +130,7 @@ class CommitteeEvaluator(GraphEvaluator):
         for k, member in enumerate(self.members):
             try:
                 check_finite(rows[:, k], _who(member))
-            except EvaluationError as e:
+            except NotFiniteError as e:
                 return e
             # Before the mean, which is the same: a net force that nobody feels is no disagreement.
             forces[k], rigid = without_rigid_motion(

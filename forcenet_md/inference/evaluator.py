@@ -14,7 +14,12 @@ from torch import Tensor
 
 from forcenet_md.artifact.card import Card
 from forcenet_md.artifact.export import load_model
-from forcenet_md.errors import EvaluationError, ForceNetError, ModelFileError, UnknownElementError
+from forcenet_md.errors import (
+    ForceNetError,
+    ModelFileError,
+    NotFiniteError,
+    UnknownElementError,
+)
 from forcenet_md.graph.neighbours import MAX_EDGES
 from forcenet_md.inference.batch import Batch, collate
 from forcenet_md.inference.contacts import Contacts
@@ -124,7 +129,7 @@ class ModelEvaluator(GraphEvaluator):
     def finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
         try:
             check_finite(rows, "the model")
-        except EvaluationError as e:
+        except NotFiniteError as e:
             return e
         forces, seen = without_rigid_motion(rows, request.system, self.card, request.keep_net_force)
         return Forces(forces, extras={**seen})
@@ -148,10 +153,10 @@ def card_warnings(name: str, cards: Sequence[Card]) -> tuple[str, ...]:
 
 
 def check_finite(forces: NDArray[np.float64], who: str) -> None:
-    """Raises EvaluationError, naming an atom of forces [n_atoms, 3] that is not finite."""
+    """Raises NotFiniteError, naming an atom of forces [n_atoms, 3] that is not finite."""
     bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
     if len(bad):
-        raise EvaluationError(
+        raise NotFiniteError(
             f"{who} gives a force that is not finite on atom {bad[0] + 1} ({len(bad)} such"
             " atoms): the structure is far from anything it was trained on; use a smaller"
             " timestep or a relaxed starting structure."

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from forcenet_md.errors import EvaluationError, ForceNetError
+from forcenet_md.errors import ForceNetError, NotFiniteError
 from forcenet_md.graph.domains import imbalance
 from forcenet_md.graph.frame import Array
 from forcenet_md.graph.ghosts import Surroundings
@@ -123,12 +123,12 @@ class LocalModel:
             fault = rank_failure(self.network, error, n_points, self.ranks.rank)
         return self._finish(forces, points[: len(forces)], fault, keep_net_force)
 
-    def _not_finite(self, forces: Array) -> EvaluationError | None:
+    def _not_finite(self, forces: Array) -> NotFiniteError | None:
         assert self._domain is not None
         bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
         if not len(bad):
             return None
-        return EvaluationError(
+        return NotFiniteError(
             f"the model gives a force that is not finite on atom"
             f" {self._domain.division.around.ids[bad[0]]}: the structure is far from anything it"
             " was trained on; use a smaller timestep or a relaxed starting structure."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -37,9 +37,16 @@ class WatchedEvaluator:
     A watcher's fault becomes the answer to that request, and later watchers do not see it.
     """
 
-    def __init__(self, evaluator: Evaluator, watchers: Sequence[Watcher]) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        watchers: Sequence[Watcher],
+        failed: Callable[[Request, ForceNetError], ForceNetError] = lambda _, fault: fault,
+    ) -> None:
+        """failed: gets every fault of the evaluator, and gives what is told of it."""
         self._evaluator = evaluator
         self._watchers = watchers
+        self._failed = failed
         # Step, number of atoms and when, by stream.
         self._last: dict[int, tuple[int, int, float]] = {}
         wanted = any(watcher.velocities for watcher in watchers)
@@ -72,15 +79,16 @@ class WatchedEvaluator:
         return [self._shown(*pair) for pair in zip(requests, answers, strict=True)]
 
     def _shown(self, request: Request, answer: Forces | ForceNetError) -> Forces | ForceNetError:
-        if isinstance(answer, Forces):
-            moment = request.moment
-            step = self._last.get(moment.stream, (0, 0, 0.0))[0] + 1
-            if moment.step is not None:
-                step = moment.step
-            self._last[moment.stream] = step, request.system.n_atoms, time.monotonic()
-            for watcher in self._watchers:
-                try:
-                    watcher.see(request, answer)
-                except ForceNetError as fault:
-                    return fault
+        if not isinstance(answer, Forces):
+            return self._failed(request, answer)
+        moment = request.moment
+        step = self._last.get(moment.stream, (0, 0, 0.0))[0] + 1
+        if moment.step is not None:
+            step = moment.step
+        self._last[moment.stream] = step, request.system.n_atoms, time.monotonic()
+        for watcher in self._watchers:
+            try:
+                watcher.see(request, answer)
+            except ForceNetError as fault:
+                return fault
         return answer

@@ -21,7 +21,7 @@ from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.server.mpi_wire import Gone, Head, Order, Wire
 from forcenet_md.server.protocol import encode_error
 from forcenet_md.system import System
-from forcenet_md.watching.guards import Guards, figures_of_ranks
+from forcenet_md.watching.guards import Guards, guarded
 
 STOPPED = "the server was stopped: start it again, and LAMMPS from its last restart file."
 
@@ -107,15 +107,13 @@ class Guest:
             assert near is not None
             assert self._reference is not None
             middle = time.perf_counter()
-            lattice = self._reference.frame.rows
-            forces, seen = self._model.forces_of(near, lattice, settings.keep_net_force)
-            if self._guards is not None:
-                length = settings.units.length
-                self._guards.judge(
-                    Moment(step=head.step, kind=head.kind),
-                    figures_of_ranks(seen),
-                    lambda: self._model.gather(near, head.cell * length, head.periodic),
-                )
+            here, lattice, length = near, self._reference.frame.rows, settings.units.length
+            forces, seen = guarded(
+                self._guards,
+                lambda: self._model.forces_of(here, lattice, settings.keep_net_force),
+                Moment(step=head.step, kind=head.kind),
+                lambda: self._model.gather(here, head.cell * length, head.periodic),
+            )
         except ForceNetError as error:
             self._refuse(f"step {head.step}", error)
             return True

@@ -7,107 +7,30 @@ they may come from far away. An engine that does not say what it does is taken t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from math import inf, isnan
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import ase.io
-import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from forcenet_md.errors import EvaluationError, RequestError
+from forcenet_md.errors import EvaluationError, ForceNetError, NotFiniteError
+from forcenet_md.graph.frame import Array
 from forcenet_md.inference.contacts import Contact
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
 from forcenet_md.system import Forces, System, largest_force
+from forcenet_md.watching.guard_limits import OFF, Limits
 
 if TYPE_CHECKING:
     from forcenet_md.inference.local import Seen
 
-NEVER = "never"
-OFF = "off"
-WARN = "warn"
 KEEP_EVERY = 100  # answers of a simulation from one kept frame to the next: neighbours are alike
 MOST_KEPT = 200
 IF_IT_RELAXES = "; of a relaxation, --guard warn stops nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is watched: the limit that warns and the one that stops, infinity (0 of a distance)
-    where there is none.
-
-    force: eV/Å, the largest on an atom
-    distance: of the closest pair, as the ratio to the shortest distance of its elements in the
-        training data (inference/contacts.py); trips below
-    spread: eV/Å, of a committee, the largest on an atom
-    net: eV/Å per atom, the net force that is taken out; means nothing, and is off, where the model
-        was trained without it
-    """
-
-    force: tuple[float, float] = (50.0, 500.0)
-    distance: tuple[float, float] = (0.95, 0.75)
-    spread: tuple[float, float] = (0.5, 5.0)
-    net: tuple[float, float] = (0.1, inf)
-
-    @classmethod
-    def of_model(cls, model: Capabilities) -> Limits:
-        """Those of a model by default: from the largest force of its training, if it tells."""
-        limits = cls(net=(inf, inf)) if model.net_force_removed else cls()
-        if model.training_range is None:
-            return limits
-        largest = model.training_range.largest_force
-        return replace(limits, force=(1.5 * largest, 10.0 * largest))
-
-    def changed(self, texts: Sequence[str]) -> Limits:
-        """By NAME=WARN,STOP, where either may be `never`, or NAME=off, or `warn`, after which
-        none stops.
-
-        Raises RequestError.
-        """
-        limits = self
-        for text in texts:
-            name, _, value = text.partition("=")
-            if text == WARN:
-                limits = limits.without_stops()
-                continue
-            if name not in NAMES:
-                raise RequestError(
-                    f"'{text}' is no guard: give NAME=WARN,STOP or NAME=off, where NAME is one of"
-                    f" {', '.join(NAMES)}; warn to stop nothing, or off for none."
-                )
-            limits = replace(limits, **{name: _pair(name, value)})
-        return limits
-
-    def without_stops(self) -> Limits:
-        return Limits(**{name: (getattr(self, name)[0], _never(name)) for name in NAMES})
-
-
-NAMES = tuple(field.name for field in fields(Limits))
-
-
-def _never(name: str) -> float:
-    return 0.0 if name == "distance" else inf
-
-
-def _pair(name: str, text: str) -> tuple[float, float]:
-    never = _never(name)
-    words = [NEVER, NEVER] if text == OFF else text.split(",")
-    try:
-        warn, stop = (never if word == NEVER else float(word) for word in words)
-    except ValueError:
-        warn = stop = np.nan
-    in_order = stop <= warn if name == "distance" else warn <= stop
-    if isnan(warn) or isnan(stop) or warn < 0.0 or stop < 0.0 or not (in_order or warn == never):
-        first, last = ("0.95", "0.75") if name == "distance" else ("50", "500")
-        raise RequestError(
-            f"--guard {name}={text} is not understood: give {name}=WARN,STOP as in"
-            f" {name}={first},{last} ('never' for either), or {name}=off."
-        )
-    return warn, stop
+NOT_FINITE = "finite"  # the guard of frames on which the model has failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +60,20 @@ class Figure(NamedTuple):
     words: Callable[[], str]
 
 
+@dataclass(slots=True)
+class Course:
+    """What guards know of one simulation.
+
+    answers: how many there have been; next_kept: the first of which a frame may be kept again
+    last: figures of the last one; tripped: how often each guard has warned
+    """
+
+    answers: int = 0
+    next_kept: int = 0
+    last: dict[str, float] = field(default_factory=dict)
+    tripped: Counter[str] = field(default_factory=Counter)
+
+
 class Guards:
     """A `Watcher` (inference/watched.py) that warns, keeps frames, and stops.
 
@@ -149,10 +86,7 @@ class Guards:
         self.limits = limits
         self._keep = None if keep is None else keep.absolute()  # as others are to find it
         self._say = say
-        self._seen: Counter[int] = Counter()  # answers, by simulation
-        self._tripped: Counter[tuple[int, str]] = Counter()
-        self._next_kept: Counter[int] = Counter()
-        self._last: dict[int, dict[str, float]] = {}
+        self._courses: defaultdict[int, Course] = defaultdict(Course)  # by stream
         self._kept = 0
         self._unwritable = False
 
@@ -168,33 +102,50 @@ class Guards:
         frame: the atoms; with figures that all ranks know all of them call it, or none, and those
             that have not got the atoms say None.
         """
-        self._seen[moment.stream] += 1
-        last: dict[str, float] = {}
-        self._last[moment.stream] = last
+        course = self._courses[moment.stream]
+        course.answers += 1
+        course.last = {}
         runs = moment.kind not in (Kind.SETUP, Kind.MINIMISE)
         for name, value, words in figures:
-            last[name] = value
+            course.last[name] = value
             warn, stop = getattr(self.limits, name)
             sign = -1.0 if name == "distance" else 1.0
             fatal = runs and sign * value > sign * stop
             if not (fatal or sign * value > sign * warn):
                 continue
-            kept = self._keep_frame(moment, name, value, fatal, frame)
-            said = words()
+            kept = ""
+            if fatal or (course.answers >= course.next_kept and self._kept < MOST_KEPT):
+                course.next_kept = course.answers + KEEP_EVERY
+                kept = self._keep_frame(moment, frame, {"guard": name, "seen": value})
             if fatal:
                 else_ = IF_IT_RELAXES if moment.kind is Kind.UNKNOWN else ""
                 raise EvaluationError(
-                    f"{said}: the run has left what the model knows{kept}; start from a better"
+                    f"{words()}: the run has left what the model knows{kept}; start from a better"
                     f" structure or with a smaller timestep, train the model on such frames, or"
                     f" allow it with --guard {name}=off{else_}."
                 )
-            self._tripped[moment.stream, name] += 1
-            self._warn(moment, name, f"{said}{kept}")
+            course.tripped[name] += 1
+            self._warn(moment, name, f"{words()}{kept}")
+
+    def see_fault(self, request: Request, fault: ForceNetError) -> ForceNetError:
+        """See `failed`."""
+        return self.failed(request.moment, fault, lambda: to_atoms(request.system))
+
+    def failed(
+        self, moment: Moment, fault: ForceNetError, frame: Callable[[], Atoms | None]
+    ) -> ForceNetError:
+        """What is to be told of a fault of the model itself: of forces that are not finite the
+        frame is kept. frame: as `judge` has it"""
+        if not isinstance(fault, NotFiniteError):
+            return fault
+        kept = self._keep_frame(moment, frame, {"guard": NOT_FINITE})
+        return NotFiniteError(f"{str(fault).removesuffix('.')}{kept}.") if kept else fault
 
     def figures(self, stream: int) -> dict[str, str]:
         """The last of each, and how often it has warned."""
-        told = {name: f"{value:.4g}" for name, value in self._last.get(stream, {}).items()}
-        warned = sum(n for (of, _), n in self._tripped.items() if of == stream)
+        course = self._courses.get(stream, Course())
+        told = {name: f"{value:.4g}" for name, value in course.last.items()}
+        warned = course.tripped.total()
         return told | ({"warned": str(warned)} if warned else {})
 
     def close(self) -> None:
@@ -202,36 +153,27 @@ class Guards:
 
     def _warn(self, moment: Moment, name: str, said: str) -> None:
         """The first time, and then at every tenth, hundredth, … time."""
-        times = self._tripped[moment.stream, name]
+        course = self._courses[moment.stream]
+        times = course.tripped[name]
         if times != 10 ** (len(str(times)) - 1):
             return
         where = f"simulation {moment.stream + 1}, " if moment.stream else ""
-        step = self._seen[moment.stream] if moment.step is None else moment.step
+        step = course.answers if moment.step is None else moment.step
         often = "" if times == 1 else f" ({times} times by now)"
         self._say(f"guard: {where}step {step}: {said}{often}")
 
     def _keep_frame(
-        self,
-        moment: Moment,
-        name: str,
-        value: float,
-        fatal: bool,
-        frame: Callable[[], Atoms | None],
+        self, moment: Moment, frame: Callable[[], Atoms | None], info: dict[str, object]
     ) -> str:
-        """What to say of it."""
-        stream = moment.stream
-        due = self._seen[stream] >= self._next_kept[stream] and self._kept < MOST_KEPT
-        if self._keep is None or not (due or fatal):
+        """What to say of it. info: goes into the file beside the frame and the step"""
+        if self._keep is None:
             return ""
-        self._next_kept[stream] = self._seen[stream] + KEEP_EVERY
         self._kept += 1
         atoms = frame()
         if atoms is None or self._unwritable:
             return ""
         # No forces: they are for a teacher to say.
-        atoms.info |= {"guard": name, "seen": value}
-        if moment.step is not None:
-            atoms.info["step"] = moment.step
+        atoms.info |= info if moment.step is None else info | {"step": moment.step}
         try:
             # Alone: ASE has all ranks of MPI write together, if not told.
             ase.io.write(self._keep, atoms, format="extxyz", append=True, parallel=False)
@@ -240,6 +182,26 @@ class Guards:
             self._unwritable = True
             return ""
         return f" (the frame is kept in {self._keep})"
+
+
+def guarded(
+    guards: Guards | None,
+    compute: Callable[[], tuple[Array, Seen]],
+    moment: Moment,
+    frame: Callable[[], Atoms | None],
+) -> tuple[Array, Seen]:
+    """The forces on atoms that ranks have apart. Collective; frame: see `Guards.judge`.
+
+    Raises what `compute` raises, and EvaluationError past a limit that stops, on all ranks.
+    """
+    if guards is None:
+        return compute()
+    try:
+        forces, seen = compute()
+    except ForceNetError as fault:
+        raise guards.failed(moment, fault, frame) from None
+    guards.judge(moment, figures_of_ranks(seen), frame)
+    return forces, seen
 
 
 def figures_of_ranks(seen: Seen) -> list[Figure]:

@@ -47,5 +47,9 @@ class Watching:
             add(self.record.make(warn or say, alone))  # it sees also what guards refuse
             evaluator = load()
             add(HeatWatch(say) if self.heat else None)
-            add(self.guards.make(evaluator.capabilities, warn or say))
-            yield WatchedEvaluator(evaluator, watchers) if watchers else evaluator
+            guards = self.guards.make(evaluator.capabilities, warn or say)
+            add(guards)
+            if guards is not None:
+                yield WatchedEvaluator(evaluator, watchers, guards.see_fault)
+            else:
+                yield WatchedEvaluator(evaluator, watchers) if watchers else evaluator
