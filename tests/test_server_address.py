@@ -161,9 +161,13 @@ def test_a_stale_file_is_replaced(tmp_path):
     address = UnixAddress(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(address.path))
+    with pytest.raises(AddressError, match="no server answers"):
+        connect(address, 5.0)
     listener = listening(address)
-    connect(address, 5.0).close()
+    with connect(address, 5.0) as sock:
+        assert sock.getpeername() == str(address.path)
     listener.close()
+    assert not address.path.exists()
 
 
 def test_a_foreign_live_server_is_not_replaced(tmp_path):
