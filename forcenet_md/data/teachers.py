@@ -197,7 +197,7 @@ def _forcenet(path: str, dtype: str = "float64", trust: bool = False) -> Calcula
     """A model file, to teach a smaller one; forces only, where it has no energy."""
     from forcenet_md.engines.ase_calculator import ForceNetCalculator
 
-    return ForceNetCalculator(path, dtype=dtype, trust=trust, threads=1)
+    return ForceNetCalculator(path, dtype=dtype, trust=trust, threads=1, guard="off")
 
 
 def _model_file(name: str) -> str:

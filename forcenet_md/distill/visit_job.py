@@ -28,8 +28,10 @@ def main(folder: Path, round_number: int, numbers: Sequence[int]) -> None:
     (start,) = read_frames(files.start)
     best = this.model(chosen.best)
     others = [this.model(k) for k in range(settings.members) if k != chosen.best]
-    calculator = ForceNetCalculator(str(best))
-    committee = ForceNetCalculator(str(best), committee=others) if others else None
+    calculator = ForceNetCalculator(str(best), guard="off")
+    committee = None
+    if others:
+        committee = ForceNetCalculator(str(best), committee=others, guard="off")
 
     def doubt(atoms: Atoms) -> float:
         if committee is None:

@@ -14,7 +14,7 @@ them that. FIRE, MDMin and BFGS move by forces alone; line searches need an ener
 
 from __future__ import annotations
 
-import sys
+import logging
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,14 +31,16 @@ from numpy.typing import NDArray
 
 from forcenet_md.errors import ForceNetError
 from forcenet_md.inference.frames import Symmetry
-from forcenet_md.inference.interface import Evaluator, Moment, Request
+from forcenet_md.inference.interface import Evaluator, Kind, Moment, Request
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.recording.frame import Precision
 from forcenet_md.recording.options import RecordOptions
 from forcenet_md.system import System
-from forcenet_md.watching.guard_limits import OFF
+from forcenet_md.watching.guard_limits import WARN
 from forcenet_md.watching.guards import GuardOptions
 from forcenet_md.watching.watching import Watching
+
+log = logging.getLogger(__name__)
 
 
 class ForceNetCalculator(Calculator):
@@ -53,7 +55,10 @@ class ForceNetCalculator(Calculator):
         `results["force_spread"]` [n_atoms] eV/Å is how far they are apart
     record, record_every, record_precision: as `forcenet-md serve` has them; every calculation is a
         step, and `close` or the end of Python completes the file
-
+    guard, guard_frames: as `serve` has --guard and --guard-frames. A warning goes to `logging`;
+        past a limit that stops, EvaluationError is raised. ASE does not say whether it runs or
+        relaxes: so nothing stops ("warn") unless limits are given, () being those of `serve`.
+        "off" has no guards. Frames are kept where a file is given.
     frames, align: average over turned copies, and turn structures to one frame first; see
         inference/frames.py
 
@@ -80,6 +85,8 @@ class ForceNetCalculator(Calculator):
         record_precision: Precision = "full",
         frames: int = 1,
         align: bool = False,
+        guard: str | Sequence[str] = WARN,
+        guard_frames: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -96,14 +103,14 @@ class ForceNetCalculator(Calculator):
                 symmetry=Symmetry(frames, align),
             )
 
-        path = None if record is None else Path(record)
+        words = (guard,) if isinstance(guard, str) else tuple(guard)
         watching = Watching(
-            guards=GuardOptions((OFF,)),
+            guards=GuardOptions(words, _path(guard_frames)),
             heat=False,
-            record=RecordOptions(path, record_every, record_precision),
+            record=RecordOptions(_path(record), record_every, record_precision),
         )
         stack = ExitStack()
-        self.evaluator = stack.enter_context(watching.over(load, _tell))
+        self.evaluator = stack.enter_context(watching.over(load, log.warning))
         self._close = weakref.finalize(self, stack.close)
         self.capabilities = self.evaluator.capabilities
         self.implemented_properties = ["forces"]
@@ -128,7 +135,7 @@ class ForceNetCalculator(Calculator):
             System.from_ase(self.atoms),
             keep_net_force=any(not isinstance(c, FixCom) for c in self.atoms.constraints),
             want_stress="stress" in properties,
-            moment=Moment(masses=self.atoms.get_masses()),
+            moment=Moment(kind=Kind.UNKNOWN, masses=self.atoms.get_masses()),
         )
         answer = self.evaluator.evaluate([request])[0]
         if isinstance(answer, ForceNetError):
@@ -173,8 +180,8 @@ class _WithoutEnergy(OptimizableAtoms):
         return float("nan")
 
 
-def _tell(line: str) -> None:
-    print(f"forcenet-md: {line}", file=sys.stderr)
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def torch_threads() -> int:
