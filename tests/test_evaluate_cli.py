@@ -156,7 +156,7 @@ def test_update_card_keeps_links_modes_and_files_it_cannot_write(data: Path) -> 
     model.chmod(0o640)
     link = data.parent / "link.pt"
     link.symlink_to(model)
-    update_card(link, {"force_mae": 1.0})
+    update_card(link, {"test_errors": {"force_mae": 1.0}})
     assert link.is_symlink()
     assert read_card(model).test_errors == {"force_mae": 1.0}
     assert model.stat().st_mode & 0o777 == 0o640

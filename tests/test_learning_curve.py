@@ -67,7 +67,7 @@ def test_what_is_there_is_not_made_again(
         made.append((path.name, int(given["training.steps"]), given["training.optimizer"]))
         write_model(Path(given["output"]))
         error = {"force_mae": 0.1 / made[-1][1], "relative": 0.2 / made[-1][1]}
-        update_card(given["output"], error)
+        update_card(given["output"], {"test_errors": error})
 
     monkeypatch.setattr(learning_curve.subprocess, "run", run)
     main(asked)

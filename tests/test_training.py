@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import shutil
 import signal
@@ -15,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from models import write_model
 from training_runs import MAIN, crystal, label, write_config, write_labelled
 
 from forcenet_md.artifact import find
+from forcenet_md.artifact.card import TrainingRange
 from forcenet_md.artifact.export import load_model, read_card
 from forcenet_md.cli.train import train
 from forcenet_md.data.frames import read_frames, write_frames
@@ -60,6 +64,7 @@ def test_loss_falls_and_the_model_file_is_whole(labelled: Path, tmp_path: Path) 
     export(trainer)
     card = read_card(trainer.config.output)
     assert card.elements == ["Cu", "Au"]
+    assert_told_as_measured(card.training_range, read_frames(labelled))
     assert card.augmentation == "so3"
     assert card.test_errors["n_frames"] == 12
     assert set(card.test_errors["by_temperature"]) == {"300", "600"}
@@ -70,6 +75,37 @@ def test_loss_falls_and_the_model_file_is_whole(labelled: Path, tmp_path: Path) 
         expected = trainer.average(graph.species, *graph.edge_index, graph.vector)["forces"]
         found = module(graph.species, *graph.edge_index, graph.vector)["forces"]
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+def assert_told_as_measured(told: TrainingRange | None, frames: list[Atoms]) -> None:
+    """By all distances and forces of ASE, with the four decimals of a card."""
+    assert told is not None
+    shortest: dict[str, float] = {}
+    for atoms in frames:
+        distances = atoms.get_all_distances(mic=True)
+        for i, j in zip(*np.triu_indices(len(atoms), 1), strict=True):
+            pair = "-".join(sorted(atoms.symbols[[i, j]]))
+            shortest[pair] = min(distances[i, j], shortest.get(pair, np.inf))
+    assert told.shortest == pytest.approx(shortest, abs=6e-5)
+    largest = max(np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in frames)
+    assert told.largest_force == pytest.approx(largest, abs=6e-5)
+
+
+def test_a_range_is_put_into_a_card_that_has_none(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What examples/training_range.py finds in the frames of a training."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    script = importlib.import_module("training_range")
+    monkeypatch.delitem(sys.modules, "training_range")
+    model = tmp_path / "old.pt"
+    before = write_model(model)
+    assert before.training_range is None
+    script.main(model, str(write_config(tmp_path, labelled)), [], "Of all frames.")
+    after = read_card(model)
+    assert_told_as_measured(after.training_range, read_frames(labelled))
+    assert after.notes.endswith("Of all frames.")
+    assert after.sha256 == before.sha256
 
 
 def test_a_loss_is_the_weighted_sum_of_its_definition(labelled: Path, tmp_path: Path) -> None:

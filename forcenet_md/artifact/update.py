@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from forcenet_md.artifact import archive
-from forcenet_md.artifact.card import Card
+from forcenet_md.artifact.card import Card, make_card
 from forcenet_md.errors import ModelFileError
 
 
-def update_card(path: str | Path, test_errors: dict[str, Any], sha256: str | None = None) -> Card:
-    """Put test_errors in place of those in a file's card; returns the new card.
+def update_card(path: str | Path, fields: dict[str, Any], sha256: str | None = None) -> Card:
+    """Put fields in place of those in a file's card, as {"test_errors": …}; returns the new card.
 
     sha256: of the model the figures are of. Written whole or not at all. The card's sha256 is over
     everything but the card, so it stays, and a pin (`--sha256`) still fits; the bytes of the file,
     and a hash over all of them, change.
 
     Raises ModelFileError when the file is damaged or foreign, another model, write-protected, or
-    cannot be written.
+    cannot be written, or a field is wrong.
     """
     target = Path(path).resolve()  # a link stays one
     found = archive.read(target)
@@ -29,7 +29,7 @@ def update_card(path: str | Path, test_errors: dict[str, Any], sha256: str | Non
         )
     check_writable(target)
     mode = target.stat().st_mode & 0o777
-    card = found.card.model_copy(update={"test_errors": test_errors})
+    card = make_card(found.card.model_dump() | fields)
     card = archive.write(target, found.members, card)
     target.chmod(mode)
     return card

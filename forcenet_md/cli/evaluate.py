@@ -211,7 +211,7 @@ def evaluate(
         raise typer.Exit(130)
     if into_card:
         path = model_path(model)
-        update_card(path, for_card(result), sha256=known.sha256)
+        update_card(path, {"test_errors": for_card(result)}, sha256=known.sha256)
         console.print(
             f"put the figures into the card of {path}; its sha256 ({known.sha256}) is over the"
             " rest of the file and stays",
