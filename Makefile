@@ -6,7 +6,8 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 # Tests run two at a time: many of them wait for processes to start and end. The fast ones go by
-# file, so that the server that a file's tests share is started once.
+# file, so that the server that a file's tests share is started once. Without a browser (Debian's
+# chromium-headless-shell) those of report pages are skipped.
 .PHONY: demo test long lint clean
 
 demo: .venv/ready

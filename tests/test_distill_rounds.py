@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from browser import assert_whole, needed
 from models import write_model
 
 from forcenet_md.artifact import archive
@@ -152,6 +153,14 @@ def test_the_model_with_whole_paths_and_the_smallest_error_on_them_is_handed_out
     page = result.report.read_text()
     assert "m.pt is of round 2" in page
     assert page.count("<td>6 of 6, 1.0 ps</td>") == 3
+
+
+@needed
+def test_a_browser_shows_the_report(work: Work, tmp_path: Path) -> None:
+    trained(work, 0, (0.04, 0.05))
+    visited(work, 0, [frame("even", 0.04)], 6)
+    result = finish(work, plan_of(work.settings), [SMOOTH, ROUGH])
+    assert_whole(result.report, tmp_path, 4, "m.pt is of round 0")
 
 
 def test_a_rough_teacher_is_warned_of() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import read
+from browser import assert_whole, needed
 from models import write_model
 from test_evaluate import crystals
 
@@ -109,6 +110,13 @@ def test_the_report_is_one_page_with_pictures_that_show_something(data: Path) ->
         levels = (255 * pixels[..., :3]).astype(int) @ [65536, 256, 1]
         assert len(np.unique(levels)) > 50, name
     assert json.loads((folder / "evaluation.json").read_text())["data"]["n_frames"] == 5
+
+
+@needed
+def test_a_browser_shows_the_report(data: Path, tmp_path: Path) -> None:
+    small = data.parent / "small.pt"
+    command(data, "--model", small, "--report", tmp_path, "--rotations", 0)
+    assert_whole(tmp_path / "report.html", tmp_path, len(PICTURES), "Worst frames")
 
 
 def test_the_report_of_an_exact_model_and_of_labels_of_zero(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import assert_whole, needed
 from PIL import Image
-from recordings import Simulation, contents, triclinic
+from recordings import TIMESTEP, Simulation, contents, triclinic
 
 from forcenet_md.cli.main import build_app
 from forcenet_md.errors import DataError
@@ -38,10 +39,15 @@ def write(*words: object, code: int = 0) -> None:
     assert ended.value.code in ((None, 0) if code == 0 else (code,))
 
 
-def test_a_page_has_the_figures_of_the_file(recording: Path, tmp_path: Path) -> None:
-    out = tmp_path / "page.html"
-    write(recording, "-o", out)
-    text = out.read_text()
+@pytest.fixture(scope="module")
+def page(recording: Path) -> Path:
+    """Beside the run, as it is not told where else."""
+    write(recording)
+    return recording.with_suffix(".html")
+
+
+def test_a_page_has_the_figures_of_the_file(recording: Path, page: Path) -> None:
+    text = page.read_text()
     assert text.startswith("<!DOCTYPE html>")
     assert "Cu72Au36" in text
     assert re.findall(r"https?://", text) == []  # nothing is fetched
@@ -55,19 +61,17 @@ def test_a_page_has_the_figures_of_the_file(recording: Path, tmp_path: Path) -> 
     assert "<td>Au-Cu</td>" in text
 
 
-def test_its_pictures_show_something(recording: Path, tmp_path: Path) -> None:
-    out = tmp_path / "page.html"
-    write(recording, "-o", out)
-    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', out.read_text())
+@needed
+def test_a_browser_shows_it(page: Path, tmp_path: Path) -> None:
+    assert_whole(page, tmp_path, 4, "temperature, Au (K)")
+
+
+def test_its_pictures_show_something(page: Path) -> None:
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page.read_text())
     assert len(pictures) >= 4
     for data in pictures:
         image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), float)
         assert image.std() > 5.0
-
-
-def test_the_page_lies_beside_the_run(recording: Path) -> None:
-    write(recording)
-    assert recording.with_suffix(".html").is_file()
 
 
 def test_an_interrupt_ends_with_what_is_read(
@@ -85,6 +89,12 @@ def test_an_interrupt_ends_with_what_is_read(
     write(recording, "-o", tmp_path / "page.html", code=130)
     assert 20 <= len(count) < 40
     assert "Cu72Au36, 20 frames" in (tmp_path / "page.html").read_text()
+
+
+def test_the_beginning_is_left_out_of_the_figures(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    write(recording, "-o", out, "--from", 20 * TIMESTEP)
+    assert "Cu72Au36, 20 frames" in out.read_text()
 
 
 @pytest.mark.parametrize("kind", ["missing", "foreign"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forcenet_md.cli.options import AGAINST
+from forcenet_md.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ def analyse(
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            AGAINST,
+            options.AGAINST,
             metavar="FILE…",
             help="A second run, for differences in units of their errors and figures of both.",
             show_default=False,
@@ -48,9 +48,7 @@ def analyse(
     against_timestep: Annotated[
         float | None, typer.Option(help="The same for --against; as --timestep if not given.")
     ] = None,
-    begins: Annotated[
-        float | None, typer.Option("--from", help="ps: what is before is left out.")
-    ] = None,
+    begins: options.Begins = None,
     every: Annotated[int, typer.Option(min=1, help="Take one of so many frames.")] = 1,
     elements: Annotated[
         str | None,
@@ -59,17 +57,9 @@ def analyse(
     units: Annotated[
         str | None, typer.Option(help="LAMMPS's units of dumps; metal if not stated there.")
     ] = None,
-    r_max: Annotated[float, typer.Option(help="Å, of g(r).")] = 6.0,
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PS:PS",
-            help="Lags that diffusion is fitted between; if not given, a 32nd and a 16th of all.",
-        ),
-    ] = None,
-    reach: Annotated[
-        float, typer.Option(help="ps: longest lag of the velocity autocorrelation.")
-    ] = 4.0,
+    r_max: options.RMax = 6.0,
+    fit: options.Fit = None,
+    reach: options.Reach = 4.0,
 ) -> None:
     """Judge a trajectory: g(r), neighbours, diffusion, spectra, temperatures, drifts.
 
@@ -92,7 +82,7 @@ def analyse(
         Reading(names, units, step, begins, every)
         for step in (timestep, against_timestep or timestep)
     ]
-    settings = Settings(r_max=r_max, reach=reach, fit=_window(fit))
+    settings = Settings(r_max=r_max, reach=reach, fit=options.window(fit))
     if out:
         check_folder(out)
     interrupted = False
@@ -128,17 +118,6 @@ def analyse(
             console.print(f"wrote {path}", markup=False, soft_wrap=True)
     if interrupted:
         raise typer.Exit(130)
-
-
-def _window(text: str | None) -> tuple[float, float] | None:
-    """Of '2:10'."""
-    if text is None:
-        return None
-    try:
-        low, high = (float(word) for word in text.split(":"))
-    except ValueError:
-        raise typer.BadParameter("two lags in ps, as 2:10", param_hint="--fit") from None
-    return low, high
 
 
 def _names(run: list[Path], against: list[Path]) -> list[str]:

@@ -118,6 +118,17 @@ RecordPrecision = Annotated[
     ),
 ]
 
+Begins = Annotated[float | None, typer.Option("--from", help="ps: what is before is left out.")]
+RMax = Annotated[float, typer.Option(help="Å, of g(r).")]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PS:PS",
+        help="Lags that diffusion is fitted between; if not given, a 32nd and a 16th of all.",
+    ),
+]
+Reach = Annotated[float, typer.Option(help="ps: longest lag of the velocity autocorrelation.")]
+
 
 def watching(
     guard: list[str] | None,
@@ -135,6 +146,17 @@ def watching(
         guards=GuardOptions(tuple(guard or ()), guard_frames),
         record=RecordOptions(record, record_every, record_precision),
     )
+
+
+def window(text: str | None) -> tuple[float, float] | None:
+    """Of --fit, as '2:10'."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(word) for word in text.split(":"))
+    except ValueError:
+        raise typer.BadParameter("two lags in ps, as 2:10", param_hint="--fit") from None
+    return low, high
 
 
 def one_by_one(words: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from forcenet_md.cli import options
+
 
 def report(
     run: Annotated[
@@ -16,7 +18,10 @@ def report(
         Path | None,
         typer.Option("--out", "-o", help="The page; RUN.html if not given.", show_default=False),
     ] = None,
-    r_max: Annotated[float, typer.Option(help="Å, of g(r).")] = 6.0,
+    begins: options.Begins = None,
+    r_max: options.RMax = 6.0,
+    fit: options.Fit = None,
+    reach: options.Reach = 4.0,
 ) -> None:
     """Write what a run shows into one HTML page that fetches nothing: the system, temperatures,
     what the guards saw, g(r), diffusion, spectra.
@@ -46,7 +51,8 @@ def report(
             write_report(
                 run,
                 path,
-                Settings(r_max=r_max),
+                Settings(r_max=r_max, reach=reach, fit=options.window(fit)),
+                begins,
                 lambda frames: bar.update(task, completed=frames),
                 lambda: interrupted,
             )

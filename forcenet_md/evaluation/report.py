@@ -127,11 +127,11 @@ def _card(result: Evaluation, card: Card | None) -> Iterator[str]:
         named = ", ".join([result.model.spec, *result.model.committee])
         yield f"<p>{escape(named)}: {kind} has no card.</p>"
         return
-    yield "<table>"
+    yield '<div class="scroll"><table>'
     for key, value in card.model_dump().items():
         shown = escape(_words(value)).replace("\n", "<br>")
         yield f'<tr><td>{escape(key.replace("_", " "))}</td><td class="text">{shown}</td></tr>'
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _words(value: object) -> str:

@@ -109,7 +109,8 @@ def _pairs(found: Findings) -> Iterator[Row]:
 
 def _diffusion(found: Findings) -> Iterator[Row]:
     for name, each in found.diffusion.items():
-        yield name, shown(each.coefficient), shown(each.cm2_per_s), shown(each.slope)
+        coefficient = (each.coefficient, each.cm2_per_s) if each.diffusive else (None, None)
+        yield name, *map(shown, coefficient), shown(each.slope)
 
 
 def _print_comparison(

@@ -17,6 +17,7 @@ LEVELS = 32
 PER_ATOM = KEPT * 24  # bytes of a level
 PARTS = 8  # blocks for errors
 CM2_PER_S = 1e-4  # of one Å²/ps
+DIFFUSIVE = 0.2  # d ln MSD / d ln t may be off 1 by so much
 
 
 class Diffusion(BaseModel):
@@ -27,6 +28,11 @@ class Diffusion(BaseModel):
     cm2_per_s: Estimate
     window: tuple[float, float]
     slope: Estimate
+
+    @property
+    def diffusive(self) -> bool:
+        """Whether the coefficient means something."""
+        return abs(self.slope.value - 1.0) <= DIFFUSIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,15 @@ def plot_pair_distributions(
     minima: Å, by pair; each is marked
     """
     pairs = list(next(iter(curves.values())).g)
-    columns = min(5, len(pairs))
+    columns = min(4, len(pairs))
     rows = ceil(len(pairs) / columns)
-    size = (max(4.4, 2.6 * columns), max(2.8, 2.1 * rows))
+    size = (max(4.4, 2.3 * columns), max(2.8, 1.9 * rows))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for panel in panels[len(pairs) :]:
         panel.set_visible(False)
+    for panel in panels[len(pairs) - columns :]:  # also above one that is not there
+        panel.tick_params(labelbottom=True)
     last = list(curves)[-1] if len(curves) > 1 else None
     for panel, pair in zip(panels, pairs, strict=False):
         for name, curve in curves.items():
@@ -41,7 +43,8 @@ def plot_pair_distributions(
             panel.axvline(minimum, color="black", lw=0.7, ls=":")
         panel.set_title(pair, fontsize=9)
         panel.tick_params(labelsize=7)
-    panels[0].legend(fontsize=7, frameon=False)
+    if last:
+        panels[0].legend(fontsize=7, frameon=False)
     figure.supxlabel("r (Å)", fontsize=9)
     figure.supylabel("g(r)", fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -83,7 +86,8 @@ def plot_temperatures(
             shaded = True
             axes.axvspan(run.averaged_from, run.time[-1], color="black", alpha=0.05, lw=0)
         axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower right")
-        axes.set_title(name, fontsize=9)
+        if len(runs) > 1:
+            axes.set_title(name, fontsize=9)
     if free:
         low, high = panels[0].get_ylim()
         panels[0].set_ylim(low - 0.15 * (high - low), high)  # room for the legend

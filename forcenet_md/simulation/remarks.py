@@ -11,7 +11,6 @@ from forcenet_md.simulation.displacement import finite_size
 from forcenet_md.simulation.findings import Findings
 from forcenet_md.simulation.vibration import ALL, CM1_PER_THZ
 
-DIFFUSIVE = 0.2  # d ln MSD / d ln t may be off 1 by so much
 THERMOSTAT = (
     "A thermostat slows diffusion where it acts on each atom: with Langevin at 0.1 ps liquids came"
     " out 1.5 times too slow. Compare runs with the same thermostat, or take a weaker one."
@@ -74,11 +73,7 @@ def _on_diffusion(sums: Analysis, found: Findings) -> Iterator[str]:
         f"Diffusion: a line through the mean square displacement at lags of {window[0]:.4g} to"
         f" {window[1]:.4g} ps (--fit), relative to the centre of mass."
     )
-    off = {
-        name: each.slope.value
-        for name, each in found.diffusion.items()
-        if abs(each.slope.value - 1.0) > DIFFUSIVE
-    }
+    off = {name: each.slope.value for name, each in found.diffusion.items() if not each.diffusive}
     if off:
         slopes = ", ".join(f"{name} {slope:.2f}" for name, slope in off.items())
         yield (

@@ -93,7 +93,11 @@ def _slope_guides(axes: Axes) -> None:
     for power, height in ((1, 0.06), (2, 0.06)):
         y = bottom * (top / bottom) ** height * (x / x[0]) ** power
         axes.plot(x, y, color="grey", lw=0.8)
-        axes.annotate(f"t{'²' if power == 2 else ''}", (x[1], y[1]), fontsize=8, color="grey")
+        name = "t²" if power == 2 else "t"
+        axes.annotate(
+            name, (x[1], y[1]), (3, 0), textcoords="offset points", va="center", fontsize=8,
+            color="grey",
+        )  # fmt: skip
     axes.set(xlim=(low, high), ylim=(bottom, top))
 
 
