@@ -9,6 +9,7 @@ import re
 import signal
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from browser import assert_whole, needed
@@ -97,14 +98,45 @@ def test_the_beginning_is_left_out_of_the_figures(recording: Path, tmp_path: Pat
     assert "Cu72Au36, 20 frames" in out.read_text()
 
 
-@pytest.mark.parametrize("kind", ["missing", "foreign"])
-def test_what_is_no_recording_is_told(kind: str, tmp_path: Path) -> None:
+def of_another_program(path: Path) -> None:
+    """H5MD as its specification has it, without what --record adds."""
+    with h5py.File(path, "w") as file:
+        file.create_group("h5md").attrs["version"] = (1, 1)
+        atoms = file.create_group("particles/atoms")
+        atoms["species"] = [29, 29]
+        atoms["position/value"] = [[[0.0, 0.0, 0.0], [2.5, 0.0, 0.0]]] * 3
+        atoms["position/step"] = [0, 1, 2]
+        atoms["position/time"] = [0.0, 0.1, 0.2]
+        box = atoms.create_group("box")
+        box.attrs.update(dimension=3, boundary=["periodic"] * 3)
+        box["edges"] = np.full(3, 15.0)
+
+
+NOT_RECORDED = {
+    "there is no file": lambda path: None,
+    "is no file": Path.mkdir,
+    "is empty": Path.touch,
+    "cannot be read as H5MD": lambda path: path.write_text("no HDF5"),
+    "was not written by --record": of_another_program,
+}
+
+
+@pytest.mark.parametrize("words", NOT_RECORDED)
+def test_what_is_no_recording_is_told(words: str, tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
-    if kind == "foreign":
-        path.write_text("no HDF5")
-    with pytest.raises(DataError, match=r"run\.h5"):
+    NOT_RECORDED[words](path)
+    with pytest.raises(DataError, match=words) as told:
         build_app()(["report", str(path)])
+    assert "run.h5" in str(told.value)
     assert not (tmp_path / "run.html").exists()
+
+
+def test_a_run_of_one_frame_has_a_page(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run.h5", 1, "full", lambda line: None)
+    recorder.see(*Simulation(triclinic(3)).answer(7))
+    recorder.close()
+    write(tmp_path / "run.h5")
+    assert "The last frame, step 7." in (tmp_path / "run.html").read_text()
 
 
 def test_a_thinned_curve_keeps_its_peaks() -> None:

@@ -38,6 +38,8 @@ def read_h5md(path: Path, remark: Remark = lambda sentence: None) -> Iterator[Sn
     remark: told what the file does not say and was assumed. Raises DataError for a file that is
     not H5MD, has no positions or elements, several groups, or units that are not known.
     """
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty: there is nothing to analyse.")
     try:
         with h5py.File(path, "r") as file:
             yield from _Reader(file, path, remark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -64,19 +65,66 @@ def write_report(
     """
     check_output(out)
     trajectory = Trajectory([source], Reading(begins=begins))
+    trajectory.elements()  # whatever is no trajectory is told of by its reader
+    recording = Recording.read(source)
     run = judge(trajectory, source.name, settings, read, stopped)
     with tempfile.TemporaryDirectory(prefix="forcenet-report-") as folder:
-        body = "".join(_body(source, run, Path(folder)))
+        body = "".join(_body(recording, run, Path(folder)))
         write_text(out, page(title(run.findings), [body], __version__))
     return run
 
 
-def _body(source: Path, run: Run, folder: Path) -> Iterator[str]:
-    found = run.findings
-    steps, seen = observables(source)
-    atoms = last_frame(source)
-    if len(atoms) <= MOST_DRAWN:
-        plot_system(folder / "system.png", atoms)
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a file of --record has beside a trajectory.
+
+    steps: [n_frames]; seen: [n_frames] of each of SEEN that it has; last: as it was served, wrapped
+    into its cell
+    """
+
+    steps: Array
+    seen: Mapping[str, Array]
+    last: Atoms
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """Raises DataError for what is not a recording of ours."""
+        try:
+            with h5py.File(path, "r") as file:
+                steps = file["particles/all/position/step"][()]
+                group = file["observables"]
+                seen = {name: group[name]["value"][()] for name in SEEN if name in group}
+                last = _last_frame(file["particles/all"])
+        except (OSError, KeyError, ValueError, TypeError):
+            raise DataError(
+                f"{path} was not written by --record: `forcenet-md analyse` reads trajectories of"
+                " others."
+            ) from None
+        known = {
+            name: values
+            for name, values in seen.items()
+            if values.shape == steps.shape and np.isfinite(values).any()
+        }
+        return cls(steps, known, last)
+
+
+def _last_frame(everything: h5py.Group) -> Atoms:
+    box = everything["box"]
+    edges = box["edges"]["value"][-1] if "value" in box["edges"] else box["edges"][()]
+    atoms = Atoms(
+        everything["species"][()].astype(int),
+        everything["position/value"][-1].astype(float),
+        cell=edges,
+        pbc=[kind == "periodic" for kind in box.attrs["boundary"]],
+    )
+    atoms.wrap()
+    return atoms
+
+
+def _body(recording: Recording, run: Run, folder: Path) -> Iterator[str]:
+    found, steps, seen = run.findings, recording.steps, recording.seen
+    if len(recording.last) <= MOST_DRAWN:
+        plot_system(folder / "system.png", recording.last)
         yield from embed(folder / "system.png", f"The last frame, step {steps[-1]}.")
     for header, rows in tables(found):
         listed = list(rows)
@@ -90,34 +138,6 @@ def _body(source: Path, run: Run, folder: Path) -> Iterator[str]:
         yield from table(("", "least", "mean", "most"), _extremes(seen))
     for path in draw(folder, run):
         yield from embed(path, CAPTIONS[path.stem])
-
-
-def observables(source: Path) -> tuple[Array, dict[str, Array]]:
-    """Steps [n_frames], and [n_frames] of each of SEEN that the file has. Raises DataError."""
-    try:
-        with h5py.File(source, "r") as file:
-            steps = file["particles/all/position/step"][()]
-            group = file.get("observables", {})
-            seen = {name: group[name]["value"][()] for name in SEEN if name in group}
-    except (OSError, KeyError) as error:
-        raise DataError(f"{source} cannot be read as a recording ({error}).") from None
-    return steps, {n: v for n, v in seen.items() if v.shape == steps.shape and np.isfinite(v).any()}
-
-
-def last_frame(source: Path) -> Atoms:
-    """As it was served, wrapped into its cell."""
-    with h5py.File(source, "r") as file:
-        everything = file["particles/all"]
-        box = everything["box"]
-        edges = box["edges"]["value"][-1] if "value" in box["edges"] else box["edges"][()]
-        atoms = Atoms(
-            everything["species"][()].astype(int),
-            everything["position/value"][-1].astype(float),
-            cell=edges,
-            pbc=[kind == "periodic" for kind in box.attrs["boundary"]],
-        )
-    atoms.wrap()
-    return atoms
 
 
 def plot_system(path: Path, atoms: Atoms) -> None:

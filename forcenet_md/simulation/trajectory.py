@@ -165,7 +165,8 @@ class Trajectory:
 
     def _read(self, path: Path) -> Iterator[Snapshot | CutShort]:
         if not path.is_file():
-            raise DataError(f"there is no file {path}: give the path of a trajectory.")
+            what = f"{path} is no file" if path.exists() else f"there is no file {path}"
+            raise DataError(f"{what}: give the path of a trajectory.")
         if path.suffix in HDF5:
             yield from read_h5md(path, self._remark)
         elif path.suffix in DUMP or _starts_as_dump(path):
