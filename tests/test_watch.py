@@ -7,17 +7,27 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
+import typer
+from ase.build import bulk
+from in_process_runs import ARGON, NVE, lammps
 from lammps_runs import EXTERNAL, NO_PAIR, crystal, lmp
 from serving import COMMAND, ServeProcess, copper, in_thread
+from test_ipi_run import FOREVER, INPUT
+from typer.testing import CliRunner
 
-from forcenet_md.errors import ProtocolError
+from forcenet_md.cli.watch import watch
+from forcenet_md.errors import AddressError, ProtocolError, RequestError
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
+from forcenet_md.server import runs
 from forcenet_md.server.client import Client
+from forcenet_md.server.runs import RunAddress, running
 from forcenet_md.server.status import Status
 from forcenet_md.watching.heat import HeatWatch
 
@@ -119,7 +129,97 @@ def test_in_a_terminal_it_ends_with_the_server(tmp_path: Path) -> None:
         while "no simulation has asked for forces yet" not in text:
             text += os.read(ours, 4096).decode()
         server.end(signal.SIGTERM)
-        while "the server has ended" not in text:
+        while "it has ended" not in text:
             text += os.read(ours, 4096).decode()
         assert looker.wait(20) == 0
     os.close(ours)
+
+
+def test_a_run_is_watched_by_its_number_and_asked_for_nothing_else(tmp_path: Path) -> None:
+    """Also where forces want a secret: the system tells who is at the other end."""
+    secret = tmp_path / "secret"
+    secret.write_text("of this server")
+    options = ("--listen", f"unix:{tmp_path}/s", "--secret-file", str(secret))
+    with ServeProcess(*options) as server:
+        address = RunAddress(server.process.pid)
+        assert address in running()
+        assert "serves ase:lj" in watched(str(address), "--once").stdout
+        with (
+            Client(address.connect()) as looker,
+            pytest.raises(RequestError, match="for watching alone"),
+        ):
+            looker.hello(["Ar"])
+        server.process.kill()
+        server.process.wait()
+        assert address not in running()
+    done = watched(str(address), "--once")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no run {address.number} of yours" in done.stderr
+
+
+def test_without_an_address_the_one_run_is_watched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: list[RunAddress] = []
+    monkeypatch.setattr(runs, "running", lambda: found)  # not those of other tests
+
+    watching = typer.Typer()
+    watching.command()(watch)
+
+    def once() -> str:
+        return CliRunner().invoke(watching, ["--once"], catch_exceptions=False).stdout
+
+    with pytest.raises(AddressError, match="no run of yours is on this machine"):
+        once()
+    with ServeProcess("--listen", f"unix:{tmp_path}/s") as server:
+        found.append(RunAddress(server.process.pid))
+        assert "serves ase:lj" in once()
+        found.append(RunAddress(2**22 + 1))  # more than the system numbers: it has just ended
+        sentence = rf"watch one of {found[0]} \(ase:lj.*, 0 steps\)\.$"
+        with pytest.raises(AddressError, match=sentence):
+            once()
+
+
+def until_it_steps(address: RunAddress) -> Status:
+    """What a run says of itself once it has made steps."""
+    while address not in running():
+        time.sleep(0.05)
+    with Client(address.connect()) as looker:
+        while not looker.status().steps:
+            time.sleep(0.05)
+        return looker.status()
+
+
+@pytest.mark.usefixtures("plugin")
+def test_lammps_with_the_model_in_its_process_is_watched(tmp_path: Path) -> None:
+    with lammps(ARGON + NVE + "run 1000000", tmp_path) as process:
+        address = RunAddress(process.pid)
+        status = until_it_steps(address)
+        assert status.model.startswith("ase:lj")
+        assert status.simulations[1]["atoms"] == "32"
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
+    assert address not in running()
+
+
+def test_ipi_is_watched(tmp_path: Path) -> None:
+    bulk("Cu", cubic=True).write(tmp_path / "cu.extxyz")
+    name = f"forcenet_md_{uuid4().hex}"
+    text = INPUT.format(name=name, steps=FOREVER, beads=1, timestep=1, more="")
+    (tmp_path / "input.xml").write_text(text)
+    process = subprocess.Popen(
+        [*COMMAND, "ipi", "input.xml", "--model", "ase:emt"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        address = RunAddress(process.pid)
+        status = until_it_steps(address)
+        assert status.model == "ase:emt"
+        assert status.simulations[1]["atoms"] == "4"
+        process.terminate()
+        said = process.communicate(timeout=60)[0]
+        assert f"to watch it: forcenet-md watch {address}\n" in said
+        assert address not in running()
+    finally:
+        process.kill()
+        process.communicate()

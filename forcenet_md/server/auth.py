@@ -9,9 +9,10 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from forcenet_md.errors import AddressError
+from forcenet_md.errors import AddressError, ProtocolError
 
 ENVIRONMENT = "FORCENET_MD_SECRET"
 NONCE_BYTES = 32
@@ -72,3 +73,25 @@ def load_secret(file: Path | None) -> bytes | None:
 
 def _mac(secret: bytes, label: bytes, server_nonce: bytes, client_nonce: bytes) -> str:
     return hmac.new(secret, label + server_nonce + client_nonce, "sha256").hexdigest()
+
+
+class Challenge:
+    """The server's part of the proof that both sides of one connection know the secret."""
+
+    def __init__(self, secret: bytes | None) -> None:
+        self._secret = secret
+        self._nonce = new_nonce()
+
+    @property
+    def text(self) -> str:
+        """For the greeting."""
+        return "none" if self._secret is None else self._nonce.hex()
+
+    def answer(self, lines: Mapping[str, Sequence[str]]) -> str:
+        """The mac that answers a client's AUTH. Raises ProtocolError for another secret."""
+        nonce = parse_nonce(lines.get("nonce", [""])[0])
+        mac = lines.get("mac", [""])[0]
+        secret = self._secret
+        if secret is None or nonce is None or not same(mac, client_mac(secret, self._nonce, nonce)):
+            raise ProtocolError("the secret is wrong: give the engine the secret of this server.")
+        return server_mac(secret, self._nonce, nonce)

@@ -14,24 +14,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
-import numpy as np
-
 from forcenet_md import __version__
 from forcenet_md.errors import ForceNetError, ProtocolError
 from forcenet_md.inference.interface import Evaluator, Request, Session
 from forcenet_md.server import auth
+from forcenet_md.server.incoming import Incoming, Message
 from forcenet_md.server.lammps import Settings, Step, read_hello, read_step, welcome, write_forces
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.server.protocol import (
-    HEADER,
     VERSION,
     MessageType,
     decode_text,
     encode_error,
     encode_text,
     frame,
-    read_header,
 )
 from forcenet_md.server.status import status_lines
 from forcenet_md.system import Forces
@@ -42,6 +39,7 @@ STOPPED = "the server was stopped"
 class State(Enum):
     """What the client may send."""
 
+    WATCHING = frozenset({MessageType.WATCH, MessageType.BYE})
     AUTH = frozenset({MessageType.AUTH, MessageType.BYE})
     HELLO = frozenset({MessageType.HELLO, MessageType.WATCH, MessageType.BYE})
     READY = HELLO | {MessageType.STEP}
@@ -71,7 +69,10 @@ class Shared:
 class Connection:
     """The server's end of one connection. Times are seconds of the loop's clock."""
 
-    def __init__(self, sock: socket.socket, name: str, shared: Shared, now: float) -> None:
+    def __init__(
+        self, sock: socket.socket, name: str, shared: Shared, now: float, watches: bool = False
+    ) -> None:
+        """watches: it may ask how the server is, and for nothing else; no secret is needed"""
         self.sock = sock
         self.name = name
         self.requests: Sequence[Request] = ()
@@ -79,10 +80,10 @@ class Connection:
         self._shared = shared
         self._evaluator = shared.evaluator
         self._limits = limits = shared.limits
-        self._secret = secret = shared.secret
+        secret = None if watches else shared.secret
         self._monitor = monitor = shared.monitor
         self._stream: int | None = None  # of one that asks for forces
-        self._nonce = auth.new_nonce()
+        self._challenge = auth.Challenge(secret)
         self._settings: Settings | None = None
         self._session: Session | None = None  # from HELLO on
         self._step: Step | None = None
@@ -94,25 +95,21 @@ class Connection:
         self._unread = f"an answer was not read within {limits.write:g} s."
         self._finishing = False
         self._out = memoryview(b"")
-        self._await_header()
+        self._incoming = Incoming(sock, self._check)
 
         monitor.joined(name)
         self._state = State.HELLO if secret is None else State.AUTH
+        if watches:
+            self._state = State.WATCHING
         self._deadlines[f"the handshake took longer than {limits.handshake:g} s."] = (
             now + limits.handshake
         )
-        challenge = "none" if secret is None else self._nonce.hex()
-        self._send(
-            frame(
-                MessageType.GREETING,
-                encode_text(
-                    ("server", f"forcenet-md {__version__}"),
-                    ("protocol", str(VERSION)),
-                    ("challenge", challenge),
-                ),
-            ),
-            now,
+        greeting = encode_text(
+            ("server", f"forcenet-md {__version__}"),
+            ("protocol", str(VERSION)),
+            ("challenge", self._challenge.text),
         )
+        self._send(frame(MessageType.GREETING, greeting), now)
 
     # Called by the loop ------------------------------------------------------------------------
 
@@ -136,12 +133,12 @@ class Connection:
     def receive(self, now: float) -> None:
         """Take what has arrived, up to the end of one message."""
         start = time.perf_counter()
-        complete = False
+        message: Message | None = None
         try:
             if self._state is State.CLOSING:
                 self._discard()
             else:
-                complete = self._read(now)
+                message = self._read(now)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -149,9 +146,9 @@ class Connection:
         except ForceNetError as error:
             self._refuse(str(error), now)
         self._monitor.add("transport", time.perf_counter() - start)
-        if complete:
+        if message is not None:
             try:
-                self._handle(now)
+                self._handle(message, now)
             except ForceNetError as error:
                 self._refuse(str(error), now)
 
@@ -197,8 +194,7 @@ class Connection:
     def finish(self) -> None:
         """The server stops: end now, or after the request of which a part has come."""
         self._finishing = True
-        idle = self._type is None and len(self._rest) == HEADER.size
-        if idle and not self.requests and not self._out:
+        if not (self._incoming.begun or self.requests or self._out):
             self.end(STOPPED)
 
     def end(self, why: str) -> None:
@@ -213,34 +209,25 @@ class Connection:
 
     # Reading -----------------------------------------------------------------------------------
 
-    def _await_header(self) -> None:
-        self._type: MessageType | None = None
-        self._payload = np.empty(0, dtype=np.uint8).data
-        self._header = bytearray(HEADER.size)
-        self._rest = memoryview(self._header)
+    def _read(self, now: float) -> Message | None:
+        """A message, if one is complete. Raises what `Incoming.read` does."""
+        try:
+            message = self._incoming.read()
+        except BlockingIOError:
+            if self._incoming.begun:
+                self._deadlines.setdefault(self._half_message, now + self._limits.message)
+            raise
+        if message is None:
+            half = self._incoming.begun
+            self.end("it closed in the middle of a message" if half else "it closed")
+        self._deadlines.pop(self._half_message, None)
+        return message
 
-    def _read(self, now: float) -> bool:
-        """Whether a message is complete. Raises BlockingIOError when nothing more is there."""
-        while True:
-            n = self.sock.recv_into(self._rest)
-            if n == 0:
-                half = self._type is not None or len(self._rest) < HEADER.size
-                self.end("it closed in the middle of a message" if half else "it closed")
-                return False
-            self._deadlines.setdefault(self._half_message, now + self._limits.message)
-            self._rest = self._rest[n:]
-            if self._rest:
-                continue
-            if self._type is None:
-                self._type = self._begin()
-                if len(self._payload):
-                    continue
-            return True
-
-    def _begin(self) -> MessageType:
-        """Check the header; only then make room for the payload."""
-        message, length = read_header(self._header)
+    def _check(self, message: MessageType, length: int) -> None:
+        """Raises ProtocolError for what may not be sent now, and for what is too long."""
         if message not in self._state.value:
+            if self._state is State.WATCHING:
+                raise ProtocolError("this address is for watching alone.")
             raise ProtocolError(f"a message {message.name} is out of order.")
         limit = self._limits.length(message)
         if length > limit:
@@ -248,9 +235,6 @@ class Connection:
                 f"a {message.name} of {length} bytes is longer than this server takes ({limit})"
                 f" with --max-atoms {self._limits.max_atoms}."
             )
-        self._payload = np.empty(length, dtype=np.uint8).data
-        self._rest = self._payload
-        return message
 
     def _discard(self) -> None:
         if not self.sock.recv(65536):
@@ -258,11 +242,9 @@ class Connection:
 
     # Messages ----------------------------------------------------------------------------------
 
-    def _handle(self, now: float) -> None:
-        message, payload = self._type, self._payload
-        self._await_header()
-        self._deadlines.pop(self._half_message, None)
-        match message:
+    def _handle(self, message: Message, now: float) -> None:
+        kind, payload = message
+        match kind:
             case MessageType.STEP:
                 self._take_step(payload, now)
             case MessageType.HELLO:
@@ -277,13 +259,7 @@ class Connection:
                 self.end("it said goodbye")
 
     def _take_auth(self, payload: memoryview, now: float) -> None:
-        assert self._secret is not None
-        lines = decode_text(payload)
-        nonce = auth.parse_nonce(lines.get("nonce", [""])[0])
-        mac = lines.get("mac", [""])[0]
-        if nonce is None or not auth.same(mac, auth.client_mac(self._secret, self._nonce, nonce)):
-            raise ProtocolError("the secret is wrong: give the engine the secret of this server.")
-        mac = auth.server_mac(self._secret, self._nonce, nonce)
+        mac = self._challenge.answer(decode_text(payload))
         self._send(frame(MessageType.AUTHENTICATED, encode_text(("mac", mac))), now)
         self._state = State.HELLO
 

@@ -26,6 +26,7 @@ from forcenet_md.server.connection import STOPPED, Connection, Shared
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.protocol import MessageType, encode_error, frame
+from forcenet_md.server.runs import RunListener, same_user
 from forcenet_md.system import Forces
 
 
@@ -66,7 +67,7 @@ class Server:
     def __init__(
         self,
         evaluator: Evaluator,
-        listeners: Sequence[Listener] = (),
+        listeners: Sequence[Listener | RunListener] = (),
         limits: Limits | None = None,
         secret: bytes | None = None,
         monitor: Monitor | None = None,
@@ -112,12 +113,15 @@ class Server:
             return len(waiting) - waiting.count(0)
         return 0
 
-    def adopt(self, sock: socket.socket, name: str | None = None) -> None:
-        """Serve a client at the other end of an already connected stream socket."""
+    def adopt(self, sock: socket.socket, name: str | None = None, watches: bool = False) -> None:
+        """Serve a client at the other end of an already connected stream socket.
+
+        watches: it may ask how the server is, and for nothing else
+        """
         sock.setblocking(False)
         self._count += 1
         name = name or f"client {self._count}"
-        self.add(Connection(sock, name, self._shared, self.clock()))
+        self.add(Connection(sock, name, self._shared, self.clock(), watches))
 
     def add(self, peer: Peer) -> None:
         """Serve a peer that speaks any protocol."""
@@ -141,7 +145,7 @@ class Server:
         for key, _ in self._selector.select(wait):
             if key.fileobj is self._woken:
                 self._drain_wakeup()
-            elif isinstance(key.data, Listener):
+            elif isinstance(key.data, Listener | RunListener):
                 self._accept(key.data)
             else:
                 self._serve_peer(key.data)
@@ -260,7 +264,7 @@ class Server:
         for listener in self._listeners:
             self._selector.register(listener.socket, selectors.EVENT_READ, listener)
 
-    def _accept(self, listener: Listener) -> None:
+    def _accept(self, listener: Listener | RunListener) -> None:
         try:
             sock, _ = listener.socket.accept()
         except OSError as error:
@@ -279,4 +283,8 @@ class Server:
             return
         if sock.family != socket.AF_UNIX:
             watch(sock)
-        self.adopt(sock)
+        watches = isinstance(listener, RunListener)
+        if watches and not same_user(sock):
+            sock.close()
+            return
+        self.adopt(sock, watches=watches)

@@ -34,6 +34,7 @@ from forcenet_md.server.lammps import symbols
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.loop import Server
 from forcenet_md.server.monitor import Lines, Monitor, TerminalMonitor
+from forcenet_md.server.runs import open_to_watchers
 from forcenet_md.server.signals import StopSignal
 from forcenet_md.server.template import Template
 from forcenet_md.watching.watching import Watching
@@ -129,12 +130,12 @@ def run(
             return load(options)
 
         alone = NO_BEADS if options.ipi is not None else ""
-        watched = options.watching.over(loaded, monitor.log, alone=alone)
-        evaluator = stack.enter_context(watched)
+        evaluator = stack.enter_context(options.watching.over(loaded, monitor.log, alone=alone))
         evaluator.warm_up()
         for listener in listeners:
             listener.listen()
-        server = Server(evaluator, listeners, options.limits, secret, monitor)
+        watched = open_to_watchers(monitor.log)
+        server = Server(evaluator, [*listeners, *watched], options.limits, secret, monitor)
         stack.callback(server.close)
         driver = make_driver(options.ipi, server, alone=not listeners) if options.ipi else None
         stack.enter_context(stop.stops(server))
@@ -142,6 +143,9 @@ def run(
             say.write(line)
         for line in listening_lines(evaluator.capabilities, listeners, secret):
             say.write(line)
+        if not listeners:
+            for each in watched:
+                say.write(f"to watch it: forcenet-md watch {each.address}")
         if isinstance(monitor, TerminalMonitor):
             stack.enter_context(monitor.shown())
         started(server)
