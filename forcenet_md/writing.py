@@ -1,11 +1,15 @@
-"""Text files that are written whole or not at all, under names that need no quoting."""
+"""Files that are written whole or not at all, under names that need no quoting."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
+
+from ase.io.formats import open_with_compression
 
 from forcenet_md.errors import DataError
 
@@ -32,6 +36,29 @@ def write_texts(texts: Mapping[Path, str]) -> None:
         raise DataError(
             f"{names} cannot be written ({error.strerror}): make room or give another path."
         ) from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` at the end of the block, compressed as its name ends;
+    after a fault it is gone. Raises OSError."""
+    target = path.resolve()  # a link stays one
+    part = target.with_name(f"{target.stem}.part{target.suffix}")
+    try:
+        with open_with_compression(str(part), "wb") as file:
+            yield file
+        put(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def put(part: Path, path: Path) -> None:
+    """Put a written file into the place of another, safe on the disk first. Raises OSError."""
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(path.resolve())
 
 
 def plain_name(text: str, otherwise: str) -> str:

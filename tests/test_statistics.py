@@ -12,6 +12,7 @@ from forcenet_md.simulation.statistics import (
     mean_of,
     slope_of,
 )
+from forcenet_md.watching.running import RunningMean
 
 
 def autoregressive(n: int, phi: float, seed: int, runs: int = 1) -> np.ndarray:
@@ -50,6 +51,22 @@ def test_a_run_too_short_has_no_error() -> None:
     assert mean_of(np.array([1.0, 2.0, 4.0])) == Estimate(value=7.0 / 3.0, error=None)
     assert mean_of(np.linspace(0.0, 1.0, 200)).error is None
     assert mean_of(np.full(64, 3.0)) == Estimate(value=3.0, error=0.0)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.6, 0.95, -0.6])
+@pytest.mark.parametrize("n", [20, 100, 1000, 5001])
+def test_a_log_and_an_analysis_tell_the_same_error(n: int, phi: float) -> None:
+    """One counts sample by sample, the other has the whole series."""
+    [series] = autoregressive(n, phi, seed=n)
+    running = RunningMean(1)
+    for value in series:
+        running.add(np.array([value]))
+    found = mean_of(series)
+    assert running.mean[0] == pytest.approx(found.value, rel=1e-9)
+    if found.error is None:
+        assert np.isnan(running.error[0])
+    else:
+        assert running.error[0] == pytest.approx(found.error, rel=1e-9)
 
 
 def test_errors_of_slopes_cover() -> None:

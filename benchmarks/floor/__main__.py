@@ -27,7 +27,7 @@ from benchmarks.floor.dynamics import run
 from benchmarks.floor.plan import ELEMENTS, FLOORS, TEACHER, TRAINED_AT, Plan
 from benchmarks.floor.report import page
 from forcenet_md.artifact.export import read_card
-from forcenet_md.data.frames import largest_force, read_frames, shortest_distance, write_frames
+from forcenet_md.data.frames import largest_label, read_frames, shortest_distance, write_frames
 from forcenet_md.data.sampling import Dynamics, run_teacher
 from forcenet_md.data.teachers import LammpsTeacher, open_teacher
 from forcenet_md.data.workers import Crew
@@ -117,7 +117,7 @@ def sample(folder: Path, plan: Plan, seed: int) -> None:
     bounds = {}
     for temperature in (TRAINED_AT, *plan.temperatures):
         seen = [each for each in train + tested if each.info["temperature"] == temperature]
-        bounds[temperature] = min(map(shortest_distance, seen)), max(map(largest_force, seen))
+        bounds[temperature] = min(map(shortest_distance, seen)), max(map(largest_label, seen))
     write_text(folder / "teacher.json", json.dumps(bounds))
 
 

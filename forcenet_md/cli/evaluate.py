@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from forcenet_md.cli import options
+from forcenet_md.cli.loading import atoms_at_once, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,10 +95,7 @@ def evaluate(
     device: options.Device = "cpu",
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
-    batch_atoms: Annotated[
-        int | None,
-        typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
-    ] = None,
+    batch_atoms: options.BatchAtoms = None,
     trust: options.Trust = False,
     frames: options.Frames = 1,
     align: options.Align = False,
@@ -114,12 +112,12 @@ def evaluate(
     from forcenet_md.data.frames import check_output, write_frames
     from forcenet_md.evaluation.cases import open_cases
     from forcenet_md.evaluation.report import write_report
-    from forcenet_md.evaluation.result import Model, for_card
+    from forcenet_md.evaluation.result import for_card
     from forcenet_md.evaluation.run import evaluate as run
     from forcenet_md.evaluation.table import print_result
     from forcenet_md.evaluation.totals import Settings
     from forcenet_md.inference.frames import Symmetry
-    from forcenet_md.inference.load import load_evaluator, read_cards
+    from forcenet_md.inference.load import read_cards
     from forcenet_md.training.stop import on_interrupt
 
     console = Console(stderr=True)
@@ -141,26 +139,9 @@ def evaluate(
             "a card has the errors of the model alone: leave --frames and --align out",
             param_hint="--into-card",
         )
-    evaluator = load_evaluator(
-        model,
-        device=device,
-        threads=threads,
-        dtype=dtype,
-        trust=trust,
-        committee=others,
-        symmetry=symmetry,
-    )
+    evaluator, described = load(model, others, device, threads, dtype, trust, frames, align)
     known = evaluator.capabilities
-    described = Model(
-        name=known.name,
-        spec=model,
-        committee=others,
-        sha256=known.sha256,
-        dtype=dtype,
-        frames=frames,
-        align=align,
-    )
-    batch_atoms = batch_atoms or (20_000 if device.startswith("cuda") else 1000)
+    batch_atoms = atoms_at_once(batch_atoms, device)
     interrupted = False
 
     def interrupt() -> None:

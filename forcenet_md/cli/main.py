@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import typer
 
-NO_VERBS = ("main", "options", "stopping")
+NO_VERBS = ("main", "loading", "options", "stopping")
 
 
 def main() -> None:

@@ -80,6 +80,10 @@ Align = Annotated[
         " has turned gets exactly the turned forces.",
     ),
 ]
+BatchAtoms = Annotated[
+    int | None,
+    typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
+]
 LogFile = Annotated[
     Path | None, typer.Option(help="Append the log to this file too.", show_default=False)
 ]

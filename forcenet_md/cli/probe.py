@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from forcenet_md.cli import options
+from forcenet_md.cli.loading import atoms_at_once, load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,10 +72,7 @@ def probe(
     device: options.Device = "cpu",
     threads: options.Threads = 1,
     dtype: options.Dtype = "float64",
-    batch_atoms: Annotated[
-        int | None,
-        typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
-    ] = None,
+    batch_atoms: options.BatchAtoms = None,
     trust: options.Trust = False,
     frames: options.Frames = 1,
     align: options.Align = False,
@@ -90,9 +88,6 @@ def probe(
 
     from forcenet_md.data.frames import check_output
     from forcenet_md.errors import RequestError
-    from forcenet_md.evaluation.result import Model
-    from forcenet_md.inference.frames import Symmetry
-    from forcenet_md.inference.load import load_evaluator
     from forcenet_md.simulation.probe_table import print_probe
     from forcenet_md.simulation.probing import Settings
     from forcenet_md.simulation.probing import probe as run
@@ -105,25 +100,8 @@ def probe(
     if out:
         check_output(out)
     others = list(committee or ())
-    evaluator = load_evaluator(
-        model,
-        device=device,
-        threads=threads,
-        dtype=dtype,
-        trust=trust,
-        committee=others,
-        symmetry=Symmetry(frames, align),
-    )
+    evaluator, described = load(model, others, device, threads, dtype, trust, frames, align)
     known = evaluator.capabilities
-    described = Model(
-        name=known.name,
-        spec=model,
-        committee=others,
-        sha256=known.sha256,
-        dtype=dtype,
-        frames=frames,
-        align=align,
-    )
     chosen, usual = _structures(structures, limit, known)
     settings = Settings(
         directions=directions,
@@ -135,7 +113,7 @@ def probe(
         copies=copies,
         nve=nve,
         seed=seed,
-        batch_atoms=batch_atoms or (20_000 if device.startswith("cuda") else 1000),
+        batch_atoms=atoms_at_once(batch_atoms, device),
     )
     interrupted = False
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from forcenet_md.cli import options
+from forcenet_md.cli.loading import atoms_at_once, load
 from forcenet_md.cli.stopping import said_if_stopped
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def relax(
             help="Å: the longest step of an atom (lbfgs), or of all atoms together (fire).",
         ),
     ] = 0.2,
-    batch_atoms: Annotated[
-        int | None,
-        typer.Option(min=1, help="Atoms at once: 1000 on a cpu, 20000 on a GPU if not given."),
-    ] = None,
+    batch_atoms: options.BatchAtoms = None,
     committee: options.Committee = None,
     device: options.Device = "cpu",
     threads: options.Threads = 1,
@@ -76,24 +74,16 @@ def relax(
     with said_if_stopped(before="the first step"):
         from forcenet_md.errors import EvaluationError
         from forcenet_md.inference.frames import Symmetry
-        from forcenet_md.inference.load import load_evaluator
         from forcenet_md.relaxation.course import CONVERGED, FAILED, RUNAWAY, Settings
         from forcenet_md.relaxation.run import RelaxRun
         from forcenet_md.training.stop import on_interrupt
 
-        symmetry = Symmetry(frames, align)
-        evaluator = load_evaluator(
-            model,
-            device=device,
-            threads=threads,
-            dtype=dtype,
-            trust=trust,
-            committee=list(committee or ()),
-            symmetry=symmetry,
+        evaluator, loaded = load(
+            model, committee or (), device, threads, dtype, trust, frames, align
         )
-        known = evaluator.capabilities
+        symmetry = Symmetry(frames, align)
+        described = {"model": f"{loaded.sha256 or model}{symmetry}", "dtype": dtype}
         settings = Settings(optimizer, fmax, steps, maxstep)
-        described = {"model": f"{known.sha256 or model}{symmetry}", "dtype": dtype}
         run = RelaxRun(structures, out, described, settings)
     interrupted = False
 
@@ -109,7 +99,7 @@ def relax(
             say(f"note: {remark}")
         if run.done:
             say(f"going on after {len(run.done)} of {len(run.frames)} structures")
-        at_once = batch_atoms or (20_000 if device.startswith("cuda") else 1000)
+        at_once = atoms_at_once(batch_atoms, device)
         with _progress(console, run) as progress, on_interrupt(interrupt):
             whole = run.relax(evaluator, at_once, progress, lambda: interrupted)
         n, endings = len(run.frames), run.part.endings()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import write_extxyz
 from numpy.typing import NDArray
 
 from forcenet_md.data.reading import ANY_SIZE, read_source
 from forcenet_md.errors import DataError, StructureError
 from forcenet_md.graph.neighbours import build_edges, has_no_edges
 from forcenet_md.system import System
+from forcenet_md.writing import replacing
 
 TOO_NEAR = 0.1  # Å: nothing physical is; two entries of a file are one atom
 
@@ -45,19 +46,21 @@ def write_frames(path: str | Path, frames: Iterable[Atoms]) -> None:
 
     Whole or not at all: an older file stays until the new one is complete. Raises DataError.
     """
-    target = Path(path).resolve()  # a link stays one
-    part = target.with_name(f"{target.stem}.part{target.suffix}")  # ASE compresses by the ending
     try:
-        ase.io.write(part, list(frames), format="extxyz")
-        part.replace(target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError):
-            raise DataError(
-                f"{path} cannot be written ({error.strerror}): make room or give another path."
-            ) from None
-        raise
+        with replacing(Path(path)) as file:
+            for atoms in frames:
+                file.write(as_text(atoms))
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): make room or give another path."
+        ) from None
+
+
+def as_text(atoms: Atoms) -> bytes:
+    """One frame as extended XYZ."""
+    text = io.StringIO()
+    write_extxyz(text, [atoms])
+    return text.getvalue().encode()
 
 
 def check_output(path: Path) -> None:
@@ -156,7 +159,7 @@ def with_labels(atoms: Atoms, energy: float | None, forces: NDArray[np.float64])
     return out
 
 
-def largest_force(atoms: Atoms) -> float:
+def largest_label(atoms: Atoms) -> float:
     """Length of the largest force of the labels, eV/Å."""
     return float(np.linalg.norm(forces_of(atoms), axis=1).max())
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import time
@@ -20,10 +19,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from ase import Atoms
-from ase.io.extxyz import write_extxyz
-from ase.io.formats import open_with_compression
 
+from forcenet_md.data.frames import as_text
 from forcenet_md.errors import DataError
+from forcenet_md.writing import replacing
 
 Place = tuple[int, int]  # where the text of a frame begins, and its length
 SYNC_EVERY = 1.0  # s; a killed process loses nothing, a power cut at most this
@@ -101,20 +100,13 @@ class PartFile:
         self.path.unlink()
 
     def _copy(self, path: Path, places: dict[int, Place]) -> None:
-        target = path.resolve()  # a link stays one
-        part = target.with_name(f"{target.stem}.part{target.suffix}")  # compressed by its ending
         try:
-            with open_with_compression(str(part), "wb") as copy:
+            with replacing(path) as copy:
                 for number in sorted(places):
                     start, length = places[number]
                     self._file.seek(start)
                     copy.write(self._file.read(length))
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            part.replace(target)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
+        except OSError as error:
             raise _unwritable(path, error) from None
 
     def _read(self) -> None:
@@ -148,13 +140,6 @@ class PartFile:
         return start
 
 
-def as_text(atoms: Atoms) -> bytes:
-    """One frame as extended XYZ."""
-    text = io.StringIO()
-    write_extxyz(text, [atoms])
-    return text.getvalue().encode()
-
-
 def _opened(path: Path) -> IO[bytes]:
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
@@ -180,9 +165,7 @@ def _check_header(path: Path, found: bytes, header: dict[str, Any]) -> None:
         )
 
 
-def _unwritable(path: Path, error: BaseException) -> BaseException:
-    if not isinstance(error, OSError):
-        return error
+def _unwritable(path: Path, error: OSError) -> DataError:
     return DataError(
         f"{path} cannot be written ({error.strerror}): make room or give another path, then go on"
         " with --resume."

@@ -17,7 +17,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 
-from forcenet_md.data.frames import forces_of, largest_force, shortest_distance
+from forcenet_md.data.frames import forces_of, largest_label, shortest_distance
 from forcenet_md.force_error import force_error, pool
 
 log = logging.getLogger(__name__)
@@ -107,5 +107,5 @@ def path_errors(frames: Sequence[Atoms]) -> dict[str, Any]:
     return {
         **error.as_dict(),
         "smallest_distance": min(map(shortest_distance, frames)),
-        "largest_force": max(largest_force(atoms) for atoms in frames),
+        "largest_force": max(largest_label(atoms) for atoms in frames),
     }

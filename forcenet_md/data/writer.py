@@ -17,6 +17,7 @@ from forcenet_md.data.hdf5 import ATOM, FORMAT, FRAME, VERSION, column_path
 from forcenet_md.data.labelled import Labelled, from_atoms
 from forcenet_md.data.survey import Survey
 from forcenet_md.errors import DataError
+from forcenet_md.writing import put
 
 FLUSH_ATOMS = 20_000
 FLUSH_FRAMES = 2_000
@@ -120,7 +121,7 @@ class StoreWriter:
         manifest = self.survey.manifest(columns)
         self._file.create_dataset("manifest", data=manifest.model_dump_json(), dtype=TEXT)
         self._file.close()
-        self._part.replace(self.path)
+        put(self._part, self.path)
 
     def _flush(self) -> None:
         if not self._frames:

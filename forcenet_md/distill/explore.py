@@ -16,7 +16,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
-from forcenet_md.data.frames import check_structure, largest_force, read_frames
+from forcenet_md.data.frames import check_structure, largest_label, read_frames
 from forcenet_md.data.sampling import rattled, strained
 from forcenet_md.data.visiting import Visit, trajectory
 from forcenet_md.distill.plan import Run
@@ -78,7 +78,7 @@ def explore(start: Atoms, run: Run, calculator: Calculator, dynamics: Visit) -> 
     """Labelled frames along one trajectory, with its columns; it ends early where the teacher
     fails."""
     for frame in trajectory(beginning(start, run), calculator, dynamics, run.seed):
-        if largest_force(frame) < LARGEST_FORCE:
+        if largest_label(frame) < LARGEST_FORCE:
             frame.info = {
                 "config_type": "md",
                 "temperature": run.temperature,

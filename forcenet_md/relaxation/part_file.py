@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -18,11 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ase.io.formats import open_with_compression
-
-from forcenet_md.data.part_file import as_text
+from forcenet_md.data.frames import as_text
 from forcenet_md.errors import DataError
 from forcenet_md.relaxation.course import Course
+from forcenet_md.writing import replacing
 
 SAVE_EVERY = 5.0  # s
 SHARE = 0.05  # of the time may go into saving
@@ -141,24 +139,15 @@ class PartFile:
 
         Raises DataError.
         """
-        target = out.resolve()  # a link stays one
-        part = target.with_name(f"{target.stem}.part{target.suffix}")  # compressed by its ending
         try:
-            with open_with_compression(str(part), "wb") as copy:
+            with replacing(out) as copy:
                 for (frame,) in self._file.execute("SELECT frame FROM ended ORDER BY number"):
                     copy.write(frame)
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            part.replace(target)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            if isinstance(error, OSError):
-                raise DataError(
-                    f"{out} cannot be written ({error.strerror}): make room and give the same"
-                    " command again; nothing is lost."
-                ) from None
-            raise
+        except OSError as error:
+            raise DataError(
+                f"{out} cannot be written ({error.strerror}): make room and give the same"
+                " command again; nothing is lost."
+            ) from None
         self._file.close()
         self.path.unlink()
 

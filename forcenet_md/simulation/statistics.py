@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from forcenet_md.blocking import FEWEST, error_of_mean
+
 Array = NDArray[np.float64]
 
-MIN_BLOCKS = 5  # fewer tell no error
 MOST_BLOCKS = 64
 
 
@@ -42,25 +43,20 @@ def _both(one: float | None, other: float | None) -> float | None:
 
 
 def mean_of(values: Array) -> Estimate:
-    """Mean of a correlated series [n], with the error of Flyvbjerg and Petersen's blocking.
-
-    Neighbours are averaged again and again; the error is that at the first length of block B with
-    B³ > 2 n (s_B / s_1)⁴, s_B being the error from blocks of B values. Flyvbjerg and Petersen,
-    J. Chem. Phys. 91, 461 (1989); the choice of B is that of Lee et al., Phys. Rev. E 83,
-    066706 (2011). No error where fewer than five such blocks are left.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    mean, n = float(values.mean()), len(values)
-    blocks, size, first = values, 1, 0.0
-    while len(blocks) >= MIN_BLOCKS:
-        error = float(np.std(blocks, ddof=1)) / np.sqrt(len(blocks))
-        first = first or error
-        if error == 0.0 or size**3 > 2.0 * n * (error / first) ** 4:
-            return Estimate(value=mean, error=float(error))
+    """Mean of a correlated series [n], with its error by blocking (`blocking.py`); no error where
+    fewer than five blocks are left that are long enough."""
+    blocks = np.asarray(values, dtype=np.float64)
+    mean = float(blocks.mean())
+    errors, counts = [], []
+    while len(blocks) >= FEWEST:
+        errors.append([float(np.std(blocks, ddof=1)) / np.sqrt(len(blocks))])
+        counts.append(len(blocks))
         even = len(blocks) // 2 * 2
         blocks = 0.5 * (blocks[:even:2] + blocks[1:even:2])
-        size *= 2
-    return Estimate(value=mean)
+    if not counts:
+        return Estimate(value=mean)
+    error = float(error_of_mean(np.array(errors), counts)[0])
+    return Estimate(value=mean, error=error if np.isfinite(error) else None)
 
 
 def slope_of(time: Array, values: Array) -> Estimate | None:
@@ -85,7 +81,7 @@ def slope_of(time: Array, values: Array) -> Estimate | None:
 
 def from_blocks(whole: float, of_blocks: Sequence[float]) -> Estimate:
     """The whole run's figure with the standard error of its blocks' mean."""
-    if len(of_blocks) < MIN_BLOCKS - 1:
+    if len(of_blocks) < FEWEST - 1:
         return Estimate(value=whole)
     error = float(np.std(of_blocks, ddof=1) / np.sqrt(len(of_blocks)))
     return Estimate(value=whole, error=error if np.isfinite(error) else None)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from forcenet_md.blocking import FEWEST, error_of_mean
 
-FEWEST = 32  # blocks, of which an error can be told
+Array = NDArray[np.float64]
 
 
 class RunningMean:
     """Mean and standard error of a correlated series of [n_values] samples, added one by one.
 
-    Neighbours are joined to blocks of 2, 4, 8, … (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461,
-    1989); the error is that of the longest blocks of which there are FEWEST.
+    Neighbours are joined to blocks of 2, 4, 8, … (`blocking.py`).
     """
 
     def __init__(self, n_values: int) -> None:
@@ -41,8 +40,12 @@ class RunningMean:
     @property
     def error(self) -> Array:
         """[n_values]; NaN while there are too few."""
-        errors = [level.error for level in self._levels if level.count >= FEWEST]
-        return errors[-1] if errors else np.full(self._n_values, np.nan)
+        levels = [level for level in self._levels if level.count >= FEWEST]
+        if not levels:
+            return np.full(self._n_values, np.nan)
+        return error_of_mean(
+            np.array([level.error for level in levels]), [level.count for level in levels]
+        )
 
 
 class LateMean:
