@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from in_process_runs import ARGON, NVE, lammps, nothing_left, processes_in, run
 
-from forcenet_md.engines.lammps_in_process import LammpsError, check_arguments
+from forcenet_md.engines.lammps_library import LammpsError, check_arguments
 
 pytestmark = pytest.mark.usefixtures("plugin")
 

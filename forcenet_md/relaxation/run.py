@@ -37,7 +37,7 @@ class RelaxRun:
         for source in sources:
             if source.exists() and out.exists() and source.samefile(out):
                 raise DataError(f"--out {out} would replace what is read: give another path.")
-        if out.exists():
+        if out.is_file():  # another kind is told of below
             raise DataError(f"{out} is there already: remove it to relax again, or give --out.")
         self.frames = read(sources)
         check_output(out)

@@ -10,18 +10,16 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
 from forcenet_md import __version__
 from forcenet_md.errors import ForceNetError, ProtocolError
-from forcenet_md.inference.interface import Evaluator, Request, Session
+from forcenet_md.inference.interface import Request, Session
 from forcenet_md.server import auth
 from forcenet_md.server.incoming import Incoming, Message
 from forcenet_md.server.lammps import Settings, Step, read_hello, read_step, welcome, write_forces
-from forcenet_md.server.limits import Limits
-from forcenet_md.server.monitor import Largest, Monitor
+from forcenet_md.server.monitor import Largest
 from forcenet_md.server.protocol import (
     VERSION,
     MessageType,
@@ -30,10 +28,9 @@ from forcenet_md.server.protocol import (
     encode_text,
     frame,
 )
+from forcenet_md.server.shared import STOPPED, Shared
 from forcenet_md.server.status import status_lines
 from forcenet_md.system import Forces
-
-STOPPED = "the server was stopped"
 
 
 class State(Enum):
@@ -44,26 +41,6 @@ class State(Enum):
     HELLO = frozenset({MessageType.HELLO, MessageType.WATCH, MessageType.BYE})
     READY = HELLO | {MessageType.STEP}
     CLOSING = frozenset[MessageType]()
-
-
-@dataclass
-class Shared:
-    """What all connections of a server have together.
-
-    streams: those of the simulations that are served now, see `inference.interface.Moment`
-    """
-
-    evaluator: Evaluator
-    limits: Limits
-    secret: bytes | None
-    monitor: Monitor
-    streams: set[int] = field(default_factory=set)
-
-    def claim_stream(self) -> int:
-        """The first that is free."""
-        stream = min(set(range(len(self.streams) + 1)) - self.streams)
-        self.streams.add(stream)
-        return stream
 
 
 class Connection:
@@ -90,7 +67,8 @@ class Connection:
         self._steps = 0
         self._who = ""
         self._largest = Largest()
-        self._deadlines: dict[str, float] = {}  # what has gone wrong by then
+        late = f"the handshake took longer than {limits.handshake:g} s."
+        self._deadlines = {late: now + limits.handshake}  # what has gone wrong by then
         self._half_message = f"the rest of a message did not come within {limits.message:g} s."
         self._unread = f"an answer was not read within {limits.write:g} s."
         self._finishing = False
@@ -98,12 +76,8 @@ class Connection:
         self._incoming = Incoming(sock, self._check)
 
         monitor.joined(name)
-        self._state = State.HELLO if secret is None else State.AUTH
-        if watches:
-            self._state = State.WATCHING
-        self._deadlines[f"the handshake took longer than {limits.handshake:g} s."] = (
-            now + limits.handshake
-        )
+        begin = State.HELLO if secret is None else State.AUTH
+        self._state = State.WATCHING if watches else begin
         greeting = encode_text(
             ("server", f"forcenet-md {__version__}"),
             ("protocol", str(VERSION)),

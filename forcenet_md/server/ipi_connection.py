@@ -15,7 +15,7 @@ import numpy as np
 from forcenet_md.errors import EvaluationError, ForceNetError, ProtocolError
 from forcenet_md.inference.interface import Moment, Request, Session
 from forcenet_md.server import ipi_codec as codec
-from forcenet_md.server.connection import STOPPED
+from forcenet_md.server.shared import STOPPED
 from forcenet_md.system import Forces, System
 
 if TYPE_CHECKING:

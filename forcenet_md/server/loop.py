@@ -22,11 +22,12 @@ from typing import Protocol
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request
 from forcenet_md.server.address import Listener, watch
-from forcenet_md.server.connection import STOPPED, Connection, Shared
+from forcenet_md.server.connection import Connection
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.protocol import MessageType, encode_error, frame
 from forcenet_md.server.runs import RunListener, same_user
+from forcenet_md.server.shared import STOPPED, Shared
 from forcenet_md.system import Forces
 
 

@@ -1,0 +1,28 @@
+"""What all connections of a server have together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from forcenet_md.inference.interface import Evaluator
+from forcenet_md.server.limits import Limits
+from forcenet_md.server.monitor import Monitor
+
+STOPPED = "the server was stopped"
+
+
+@dataclass
+class Shared:
+    """streams: those of the simulations that are served now, see `inference.interface.Moment`"""
+
+    evaluator: Evaluator
+    limits: Limits
+    secret: bytes | None
+    monitor: Monitor
+    streams: set[int] = field(default_factory=set)
+
+    def claim_stream(self) -> int:
+        """The first that is free."""
+        stream = min(set(range(len(self.streams) + 1)) - self.streams)
+        self.streams.add(stream)
+        return stream
