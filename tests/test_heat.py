@@ -68,7 +68,7 @@ def test_a_late_mean_is_of_the_last_half_or_more(n: int) -> None:
 def test_few_samples_have_no_error() -> None:
     mean = RunningMean(1)
     assert np.isnan(mean.mean).all()
-    samples = np.random.default_rng(0).normal(size=64)
+    samples = np.random.default_rng(0).normal(size=1024)
     for sample in samples[:16]:
         mean.add(np.array([sample]))
         assert np.isnan(mean.error).all()

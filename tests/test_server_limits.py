@@ -65,7 +65,7 @@ def test_a_huge_length_takes_no_memory():
         loop.settle()
         assert "--max-atoms 100" in only_error(sock, closed=True)
         [connection] = loop.server._peers
-        assert len(connection._payload) == 0  # type: ignore[attr-defined]
+        assert len(connection._incoming._payload) == 0  # type: ignore[attr-defined]
 
 
 def test_without_descriptors_new_clients_wait_and_old_ones_are_served(clock, tmp_path):

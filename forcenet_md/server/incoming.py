@@ -20,6 +20,12 @@ class Incoming:
         self._check = check
         self._await_header()
 
+    def _await_header(self) -> None:
+        self._type: MessageType | None = None
+        self._payload = np.empty(0, dtype=np.uint8).data
+        self._header = bytearray(HEADER.size)
+        self._rest = memoryview(self._header)
+
     @property
     def begun(self) -> bool:
         """Whether a part of a message has come."""
@@ -45,12 +51,6 @@ class Incoming:
             message = self._type, self._payload
             self._await_header()
             return message
-
-    def _await_header(self) -> None:
-        self._type: MessageType | None = None
-        self._payload = np.empty(0, dtype=np.uint8).data
-        self._header = bytearray(HEADER.size)
-        self._rest = memoryview(self._header)
 
     def _begin(self) -> MessageType:
         message, length = read_header(self._header)
