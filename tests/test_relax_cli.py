@@ -15,11 +15,11 @@ from ase.constraints import FixAtoms, FixBondLength
 from ase.io import read, write
 from relaxing import crystals
 
+from forcenet_md import writing
 from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import write_frames
 from forcenet_md.errors import DataError, EvaluationError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
-from forcenet_md.relaxation import part_file
 from forcenet_md.relaxation.part_file import PartFile
 
 EMT = ("--model", "ase:emt")
@@ -240,7 +240,7 @@ def test_a_full_disk_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch
 
     command = ["relax", "in.extxyz", *EMT, "-o", "out.extxyz", "--steps", "3"]
     with monkeypatch.context() as patch:
-        patch.setattr(part_file, "open_with_compression", full)
+        patch.setattr(writing, "open_with_compression", full)
         with pytest.raises(DataError, match="No space left on device"):
             build_app()(command)
     with monkeypatch.context() as patch:

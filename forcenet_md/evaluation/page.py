@@ -14,6 +14,7 @@ h1, p, li { overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: 1em 0 }
 th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
+td:first-child { white-space: normal; min-width: 9em; overflow-wrap: anywhere }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere }
 img { max-width: max(100%, 40em) }
 figure { margin: 1.5em 0 }
