@@ -90,6 +90,10 @@ def test_model_without_energy_says_so(model: str) -> None:
         atoms.get_potential_energy()
     with pytest.raises(PropertyNotImplementedError, match=r"has no stress, it has forces"):
         atoms.get_stress()
+    for calculator in (atoms.calc, ForceNetCalculator(LJ)):
+        atoms.calc = calculator
+        with pytest.raises(PropertyNotImplementedError, match=r" has no stresses, it has forces"):
+            atoms.get_stresses()
 
 
 @pytest.mark.parametrize("optimiser", [FIRE, BFGS])

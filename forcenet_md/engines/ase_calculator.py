@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.constraints import FixCom
 from ase.optimize.optimize import OptimizableAtoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ from forcenet_md.inference.interface import Evaluator, Kind, Moment, Request
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.recording.frame import Precision
 from forcenet_md.recording.options import RecordOptions
-from forcenet_md.system import System
+from forcenet_md.system import Forces
 from forcenet_md.watching.guard_limits import WARN
 from forcenet_md.watching.guards import GuardOptions
 from forcenet_md.watching.watching import Watching
@@ -130,10 +129,9 @@ class ForceNetCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, list(properties), list(system_changes))
-        request = Request(
+        request = Request.from_ase(
             self._session,
-            System.from_ase(self.atoms),
-            keep_net_force=any(not isinstance(c, FixCom) for c in self.atoms.constraints),
+            self.atoms,
             want_stress="stress" in properties,
             moment=Moment(kind=Kind.UNKNOWN, masses=self.atoms.get_masses()),
         )
@@ -141,13 +139,7 @@ class ForceNetCalculator(Calculator):
         if isinstance(answer, ForceNetError):
             raise answer
         self.net_force = answer.extras.get("net_force")
-        self.results["forces"] = answer.forces
-        if answer.energy is not None:
-            self.results["energy"] = self.results["free_energy"] = answer.energy
-        if answer.stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(answer.stress)
-        if answer.force_spread is not None:
-            self.results["force_spread"] = answer.force_spread
+        self.results.update(as_results(answer))
 
     def close(self) -> None:
         """Complete the recording; nothing is calculated any more."""
@@ -157,10 +149,15 @@ class ForceNetCalculator(Calculator):
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
         if name not in self.implemented_properties and allow_calculation:
+            mending = "take a model that has it"
+            if name in ("energy", "free_energy"):
+                mending = (
+                    "for ASE's optimisers wrap the atoms in ForcesOnly, for its NEB in a Band, and"
+                    " give its dynamics no log file"
+                )
             raise PropertyNotImplementedError(
                 f"the model {self.capabilities.name} has no {name.replace('_', ' ')}, it has"
-                f" {', '.join(self.implemented_properties)}: for ASE's optimisers wrap the atoms"
-                " in ForcesOnly, and give its dynamics no log file."
+                f" {', '.join(self.implemented_properties)}: {mending}."
             )
         return super().get_property(name, atoms, allow_calculation)
 
@@ -178,6 +175,18 @@ class ForcesOnly:
 class _WithoutEnergy(OptimizableAtoms):
     def get_value(self) -> float:
         return float("nan")
+
+
+def as_results(answer: Forces) -> dict[str, Any]:
+    """By ASE's names and in its units and signs; what the model does not have is not there."""
+    results: dict[str, Any] = {"forces": answer.forces}
+    if answer.energy is not None:
+        results["energy"] = results["free_energy"] = answer.energy
+    if answer.stress is not None:
+        results["stress"] = full_3x3_to_voigt_6_stress(answer.stress)
+    if answer.force_spread is not None:
+        results["force_spread"] = answer.force_spread
+    return results
 
 
 def _path(name: str | Path | None) -> Path | None:

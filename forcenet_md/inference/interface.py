@@ -17,6 +17,8 @@ from forcenet_md.errors import ForceNetError
 from forcenet_md.system import Forces, System
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from forcenet_md.artifact.card import Card, TrainingRange
 
 
@@ -120,6 +122,16 @@ class Request:
     keep_net_force: bool = False
     want_stress: bool = True
     moment: Moment = Moment()
+
+    @classmethod
+    def from_ase(
+        cls, session: Session, atoms: Atoms, want_stress: bool = False, moment: Moment = Moment()
+    ) -> Request:
+        """The net force stays where atoms are held; FixCom holds none. Raises StructureError."""
+        from ase.constraints import FixCom  # a second, which who speaks the protocol can do without
+
+        held = any(not isinstance(constraint, FixCom) for constraint in atoms.constraints)
+        return cls(session, System.from_ase(atoms), held, want_stress, moment)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCom
+from ase.constraints import FixAtoms
 from ase.optimize import FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 from numpy.typing import NDArray
@@ -91,13 +91,8 @@ class Course:
     def request(self) -> Request:
         """For the forces at its positions. Raises StructureError."""
         assert self.session is not None
-        return Request(
-            self.session,
-            System.from_ase(self.atoms),
-            keep_net_force=any(not isinstance(c, FixCom) for c in self.atoms.constraints),
-            want_stress=False,
-            moment=Moment(stream=self.number, step=self.steps, kind=Kind.MINIMISE),
-        )
+        moment = Moment(stream=self.number, step=self.steps, kind=Kind.MINIMISE)
+        return Request.from_ase(self.session, self.atoms, moment=moment)
 
     def take(self, answer: Forces | ForceNetError) -> None:
         """Move by these forces, or end."""
