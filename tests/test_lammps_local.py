@@ -107,6 +107,12 @@ FAULTS = {
         [],
         "comm_modify mode single",
     ),
+    "stress of atoms": (
+        "run 10",
+        "compute s all stress/atom NULL\nrun 10",
+        [],
+        "compute s (stress/atom) needs each atom's virial, but the model gives no virial",
+    ),
     "rarely": (
         "run 10",
         "neigh_modify every 50 check no\nvelocity all scale 90000\nrun 50",

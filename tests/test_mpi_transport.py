@@ -104,6 +104,10 @@ def test_one_launch(
 FAULTS = {
     "element": (RUN.replace("Cu Pt", "Cu Fe"), r"does not know Fe \(atom type 2\)"),
     "one_point": (RUN + "set atom 1*2 x 1.0 y 1.0 z 1.0\nrun 1\n", "lie on one point"),
+    "stress of atoms": (
+        RUN + "compute s all stress/atom NULL\nrun 1\n",
+        r"compute s \(stress/atom\) needs each atom's virial, but the model gives no virial",
+    ),
     "a fault of LAMMPS": (RUN + "nonsense\n", "Unknown command: nonsense"),
 }
 
@@ -136,8 +140,8 @@ def test_a_fault_stops_lammps_and_the_server_goes_on(small_model: Path, tmp_path
             os.kill(ranks[0], signal.SIGKILL)
         assert_forces_of_ase(served.address, small_model, tmp_path)
         assert served.process.end() == 0
-        # its own fault, that of the second fix, and the killed one
-        assert served.process.text.count("it ended without goodbye") == 3
+        # its own fault, the refused compute, that of the second fix, and the killed one
+        assert served.process.text.count("it ended without goodbye") == 4
         assert "UCX" not in served.process.text
         assert "Traceback" not in served.process.text
 

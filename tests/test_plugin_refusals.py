@@ -10,10 +10,17 @@ import pytest
 from fake_server import FakeServer, Step, fake_server, forces_message
 from lammps_runs import EXTERNAL, NO_PAIR, cases, crystal
 from lammps_runs import quick_run as run
+from mpi_launches import lammps_run
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
 NVE = "fix 1 all nve\n"
+HEAT_FLUX = """
+compute ke all ke/atom
+compute pe all pe/atom
+compute stress all stress/atom NULL virial
+compute flux all heat/flux ke pe stress
+"""
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,31 @@ SET_UPS = {
         script(later="fix 1 all box/relax iso 0\nminimize 0 1e-6 10 10"),
         "fix 1 (box/relax) needs the pressure",
     ),
+    "stress of atoms": (
+        script(later=NVE + "compute s all stress/atom NULL\nrun 5"),
+        "compute s (stress/atom) needs each atom's virial, but the model gives no virial, and"
+        " would be without its part: take the compute out, or give 'fix_modify ext virial no'",
+    ),
+    "centroid stress": (
+        script(later=NVE + "compute s all centroid/stress/atom NULL virial\nrun 5"),
+        "compute s (centroid/stress/atom) needs each atom's virial",
+    ),
+    "heat flux": (
+        script(later=NVE + HEAT_FLUX + "run 5"),
+        "compute flux (heat/flux) needs each atom's virial, but the model gives no virial",
+    ),
+    "stress of a plane": (
+        script(later=NVE + "compute s all stress/mop x center total\nrun 5"),
+        "compute s (stress/mop) needs each atom's virial",
+    ),
+    "pressure": (
+        script(later=NVE + "compute p all pressure NULL virial\nrun 5"),
+        "compute p (pressure) needs the virial, but the model gives none",
+    ),
+    "energy of atoms": (
+        script(later=NVE + "compute e all pe/atom\nrun 5"),
+        "compute e (pe/atom) needs each atom's energy, but the model gives none",
+    ),
     "monte carlo": (
         script(
             "elements Ar Ar",
@@ -144,6 +176,9 @@ SET_UPS = {
 
 
 RARELY = {
+    "centroid stress",
+    "stress of a plane",
+    "energy of atoms",
     "another fix",
     "too many elements",
     "no elements",
@@ -187,6 +222,46 @@ def test_an_energy_is_enough_for_minimisers_but_not_for_barostats(
     done = run(text.format(address=with_energy.address), tmp_path)
     assert "Stopping criterion" in done.output
     assert "fix 1 (npt) needs the pressure" in done.error
+
+
+@pytest.mark.parametrize("energy", [False, True])
+def test_replicas_are_swapped_by_energies_alone(
+    energy: bool, forces_alone: FakeServer, with_energy: FakeServer, tmp_path: Path
+) -> None:
+    later = "fix bath all nvt temp $t $t 0.1\ntemper 4 2 $t bath 1 2\n"
+    text = "variable t world 40 50\n" + script(later=later)
+    server = with_energy if energy else forces_alone
+    text = text.replace("{address}", server.address)
+    done = lammps_run(text, tmp_path, 2, "-partition", "2x1")
+    assert (done.returncode == 0) == energy, done.output
+    if not energy:
+        said = "".join((tmp_path / f"screen.{world}").read_text() for world in (0, 1))
+        assert "ERROR: forcenet ext: the command temper swaps replicas by their energies" in said
+
+
+def test_a_virial_of_all_is_none_of_each_atom(tmp_path: Path) -> None:
+    """Pressure is computed; each atom's virial only where it is said to lack the model's."""
+
+    def answer(step: Step) -> bytes:
+        forces = np.zeros_like(step.positions)
+        return forces_message(step.step, forces, energy=-1.0, virial=np.full(6, 3.0))
+
+    pressure = "compute p all pressure NULL virial\nthermo_style custom step c_p\n"
+    without = "fix_modify ext virial no energy no\n" + HEAT_FLUX
+    later = NVE + pressure + "run 0\n{}thermo_style custom step c_flux[1]\nrun 0"
+    both = {"energy": "yes", "virial": "yes"}
+    with fake_server(f"unix:{tmp_path}/s", answer=answer, welcome=both) as server:
+        refused, done = (
+            run(script(later=later.format(more)).replace("{address}", server.address), tmp_path)
+            for more in (HEAT_FLUX, without)
+        )
+    assert refused.thermo()[0][0, 1] == pytest.approx(3.0 / 10.6**3 * 1.6021765e6)
+    assert (
+        "compute flux (heat/flux) needs each atom's virial, but the model gives only that of all,"
+        " and would be without its part" in refused.error
+    )
+    assert done.returncode == 0, done.output
+    assert np.isfinite(done.thermo()[1]).all()
 
 
 def test_a_right_set_up_runs_and_is_told_once_what_is_missing(

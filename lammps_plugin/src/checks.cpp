@@ -1,9 +1,11 @@
 #include "checks.h"
 
 #include "atom.h"
+#include "compute.h"
 #include "domain.h"
 #include "fix.h"
 #include "group.h"
+#include "input.h"
 #include "lammps.h"
 #include "modify.h"
 #include "update.h"
@@ -50,7 +52,20 @@ bool needs_virial(const char *style)
 bool needs_energy(const char *style)
 {
   return is_one_of(style, {"box/relax", "nphug", "msst", "qbmsst", "neb", "gcmc", "sgcmc", "widom",
-                           "atom/swap", "mol/swap", "neighbor/swap", "charge/regulation", "hyper"});
+                           "atom/swap", "mol/swap", "neighbor/swap", "charge/regulation", "hyper", "grem"});
+}
+
+// What a compute needs of the model's part; what it does not get counts as zero there.
+enum class Need { nothing, pressure, atom_virials, atom_energies };
+
+Need need(const Compute *compute)
+{
+  const char *style = compute->style;
+  if (is_one_of(style, {"pe/atom", "pe/tally", "pe/mol"})) return Need::atom_energies;
+  if (is_one_of(style, {"stress", "centroid/stress", "heat/flux", "pressure/cylinder"}))
+    return Need::atom_virials;
+  if (is_one_of(style, {"pressure", "born/matrix"})) return Need::pressure;
+  return Need::nothing;
 }
 
 bigint sum_over_ranks(LAMMPS *lmp, bigint mine)
@@ -80,6 +95,27 @@ bigint count_outside(LAMMPS *lmp, int groups)
 std::string name(const Fix *fix)
 {
   return std::string("fix ") + fix->id + " (" + fix->style + ")";
+}
+
+// Why a compute would be without the model's part, or "". What LAMMPS itself makes for thermo is
+// there in every run: its user is warned. 'fix_modify ID virial no' says that the part is not meant.
+std::string refuse_compute(const Compute *compute, const Fix *external, bool virial)
+{
+  const std::string id = compute->id, ours = external->id;
+  const std::string begin = "compute " + id + " (" + compute->style + ") needs ";
+  const std::string end = ", and would be without its part: take the compute out, or give"
+                          " 'fix_modify " + ours;
+  const Need what = need(compute);
+  if (what == Need::atom_energies && external->thermo_energy)
+    return begin + "each atom's energy, but the model gives none" + end +
+        " energy no' if that part is not wanted";
+  if (what == Need::atom_virials && external->thermo_virial)
+    return begin + "each atom's virial, but the model gives " +
+        (virial ? "only that of all" : "no virial") + end + " virial no' if that part is not wanted";
+  if (what == Need::pressure && !virial && external->thermo_virial && id != "thermo_press")
+    return begin + "the virial, but the model gives none" + end +
+        " virial no' if that part is not wanted";
+  return "";
 }
 
 // Atoms that feel no force from the model, or do not move by it, make the net force a real one.
@@ -147,7 +183,7 @@ std::string refuse_run(LAMMPS *lmp, Fix *external)
   return "";
 }
 
-std::string refuse_without(LAMMPS *lmp, bool energy, bool virial)
+std::string refuse_without(LAMMPS *lmp, const Fix *external, bool energy, bool virial)
 {
   for (int i = 0; i < lmp->modify->nfix; ++i) {
     const Fix *fix = lmp->modify->fix[i];
@@ -157,6 +193,15 @@ std::string refuse_without(LAMMPS *lmp, bool energy, bool virial)
     if (!energy && needs_energy(fix->style))
       return name(fix) + " needs the energy, but the model gives none: serve a model with energy";
   }
+  for (int i = lmp->modify->ncompute - 1; i >= 0; --i) {    // what is made of others comes after them
+    const std::string reason = refuse_compute(lmp->modify->compute[i], external, virial);
+    if (!reason.empty()) return reason;
+  }
+  // temper and its kin run as commands: nothing else in LAMMPS tells of them.
+  const char *command = lmp->input->command;
+  if (!energy && command && is_one_of(command, {"temper"}))
+    return std::string("the command ") + command + " swaps replicas by their energies, but the model"
+        " gives none: run them without swaps, or serve a model with energy";
   if (energy || lmp->update->whichflag != 2) return "";
 
   if (!is_one_of(lmp->update->minimize_style, {"fire", "quickmin"}))

@@ -21,7 +21,8 @@ LAMMPS_NS::Fix *find_fix(LAMMPS_NS::LAMMPS *lmp, const std::string &id);
 // Each returns why LAMMPS must not go on, or "".
 std::string refuse_system(LAMMPS_NS::LAMMPS *lmp);
 std::string refuse_run(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Fix *external);
-std::string refuse_without(LAMMPS_NS::LAMMPS *lmp, bool energy, bool virial);
+std::string refuse_without(LAMMPS_NS::LAMMPS *lmp, const LAMMPS_NS::Fix *external, bool energy,
+                           bool virial);
 
 // Whether atoms see images along this axis. In two dimensions the box counts as periodic in z, but
 // LAMMPS's own potentials see no images there.

@@ -79,7 +79,7 @@ void Link::init()
   stop_if(refuse_run(lmp, external_));
   introduce();
   if (local_) widen_communication();
-  stop_if(refuse_without(lmp, energy_, virial_));
+  stop_if(refuse_without(lmp, external_, energy_, virial_));
   if (!energy_ && !virial_)
     warn("the model gives forces alone: pe, etotal and press, and all made of them, lack its part");
   else if (!energy_)
