@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.io import read
+from lammps_runs import BIN
 from serving import ServeProcess
 
 from forcenet_md.engines.processes import run_lammps
@@ -81,3 +84,52 @@ def test_alloy(folder: Path, address: str) -> None:
     frames = read(folder / "alloy-nvt.dump", ":", format="lammps-dump-text")
     assert len(frames) == 2
     assert 800 < frames[-1].get_temperature() < 1400
+
+
+def test_replicas_in_partitions(folder: Path, address: str) -> None:
+    """Each is what a LAMMPS of its own computes."""
+    variables = ["-var", "address", address, "-var", "steps", "20"]
+    command = [str(BIN / "mpirun"), "-n", "2", str(BIN / "lmp"), "-partition", "2x1"]
+    script = folder / "replicas.in"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "-in", script.name, *variables],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    for temperature, seed in ((800, 20240), (1000, 20241)):
+        name = f"replica-{temperature}K.dump"
+        frames = read(folder / name, ":", format="lammps-dump-text")
+        assert len(frames) == 2
+        (folder / name).unlink()
+        own = {"temperature": temperature, "seed": seed, "address": address, "steps": 20}
+        text = (INPUTS / script.name).read_text()
+        script.write_text("".join(x + "\n" for x in text.splitlines() if " world " not in x))
+        run_lammps(script, 1, own)
+        alone = read(folder / name, ":", format="lammps-dump-text")
+        np.testing.assert_allclose(frames[-1].positions, alone[-1].positions, atol=1e-3)
+
+
+def test_a_bias_is_added_to_the_models_forces(folder: Path, address: str) -> None:
+    script = folder / "restrained-distance.in"
+    dump = folder / "restrained-distance.dump"
+    text = script.read_text().replace(  # every digit of the forces
+        "dump_modify ", "dump_modify trajectory format float %.17g\ndump_modify "
+    )
+    script.write_text(text)
+    run_lammps(script, 1, {"address": address, "steps": 40})
+    biased = read(dump, ":", format="lammps-dump-text")
+    distances = [frame.get_distance(0, 1, mic=True) for frame in biased]
+    assert distances[0] < 2.9
+    assert distances[-1] > 3.1
+    script.write_text(text.replace("fix             bias", "#").replace("f_bias", ""))
+    run_lammps(script, 1, {"address": address, "steps": 0})
+    free = read(dump, format="lammps-dump-text")
+    np.testing.assert_allclose(free.positions, biased[0].positions, rtol=0, atol=0)
+    added = biased[0].get_forces() - free.get_forces()
+    pull = 4.0 * (3.5 - distances[0]) * free.get_distance(0, 1, mic=True, vector=True)
+    np.testing.assert_allclose(added[:2], [-pull / distances[0], pull / distances[0]], atol=1e-9)
+    assert (added[2:] == 0.0).all()
