@@ -12,6 +12,9 @@ from ase import units as u
 
 from forcenet_md.errors import UnitsError
 
+# eV/Å over amu in Å/ps², and so amu Å²/ps² in eV: ASE's own time is Å √(amu/eV).
+ACCELERATION = (1000.0 * u.fs) ** 2
+
 
 @dataclass(frozen=True, slots=True)
 class UnitStyle:

@@ -1,7 +1,9 @@
-"""Heat of a run: power, temperatures and their errors, against integrals and LAMMPS's own."""
+"""Heat of a run: power, temperatures and their errors, against integrals and LAMMPS's own; and what
+LAMMPS says of itself to those who watch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
 from serving import in_thread
 
 from forcenet_md.inference.interface import Kind, Moment, Request
+from forcenet_md.inference.kinetics import velocities_at_step
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.system import Forces, System
-from forcenet_md.watching.heat import Heat, HeatWatch, on_step, with_error
+from forcenet_md.watching.heat import Heat, HeatWatch, with_error
 from forcenet_md.watching.running import LateMean, RunningMean
 
 
@@ -99,26 +102,45 @@ def trajectory(force, n_steps: int = 400):
         yield x, v, half, f
 
 
-def moment(v: np.ndarray, kind: Kind = Kind.RUN) -> Moment:
-    return Moment(step=1, kind=kind, timestep=DT, velocities=v, masses=MASSES)
+def moment(v: np.ndarray, step: int = 1, kind: Kind = Kind.RUN) -> Moment:
+    return Moment(step=step, kind=kind, timestep=DT, velocities=v, masses=MASSES)
+
+
+def watched(force, n_steps: int) -> HeatWatch:
+    """Who has seen that trajectory; its last step is not yet judged."""
+    watch = HeatWatch(lambda line: None)
+    for k, (x, _, half, f) in enumerate(trajectory(force, n_steps)):
+        system = System.make(x, NUMBERS, np.zeros((3, 3)), False)
+        at = moment(half, k, Kind.RUN if k else Kind.SETUP)
+        watch.see(Request(object(), system, moment=at), Forces(f))
+    return watch
 
 
 def test_velocities_of_the_step_are_found_again() -> None:
-    for k, (_, v, half, f) in enumerate(trajectory(lambda x: -0.01 * x, 20)):
-        kind = Kind.RUN if k else Kind.SETUP
-        np.testing.assert_allclose(on_step(moment(half, kind), f), v, rtol=1e-6)
+    """Before the next step is known, and after."""
+    steps = list(trajectory(lambda x: -0.01 * x, 20))
+    for k, (_, v, half, f) in enumerate(steps):
+        now = moment(half, k, Kind.RUN if k else Kind.SETUP)
+        np.testing.assert_allclose(velocities_at_step(now, f), v, rtol=1e-6)
+        if k < 20:
+            # with a force that the model does not know of, as of a thermostat
+            other = moment(v + (v - half) + 0.3 if k else half, k + 1)
+            found = velocities_at_step(now, f, other)
+            np.testing.assert_allclose(found, v + 0.15 if k else v, rtol=1e-6)
+        later = moment(half, k + 2)
+        np.testing.assert_allclose(velocities_at_step(now, f, later), v, rtol=1e-6)
 
 
 def test_the_power_of_a_gradient_is_what_its_potential_loses() -> None:
     stiffness = 0.02  # eV/Å²
-    heat, energies = Heat(NUMBERS), []
-    for k, (x, _, half, f) in enumerate(trajectory(lambda x: -stiffness * x)):
-        energies.append(0.5 * stiffness * (x**2).sum())
-        if k:
-            heat.add(moment(half), f)
-    late = heat.figures.late
+
+    def force(x: np.ndarray) -> np.ndarray:
+        return -stiffness * x
+
+    energies = [0.5 * stiffness * (x**2).sum() for x, *_ in trajectory(force)]
+    late = watched(force, 400)._streams[0].heat.figures.late
     work = late.mean[0] * N * DT * late.count
-    lost = energies[400 - late.count] - energies[-1]  # by the trapezia, the work by rectangles
+    lost = energies[399 - late.count] - energies[399]  # by the trapezia, the work by rectangles
     assert work == pytest.approx(lost, rel=0.1)
     assert abs(lost) > 0.1 * energies[0]
 
@@ -129,17 +151,16 @@ def test_the_power_of_a_whirl_is_what_the_kinetic_energy_gains() -> None:
     def whirl(x: np.ndarray) -> np.ndarray:
         return 0.005 * np.cross([0.0, 0.0, 1.0], x) - 0.02 * x
 
-    heat, kinetic, energies = Heat(NUMBERS), [], []
-    for k, (x, v, half, f) in enumerate(trajectory(whirl, 2000)):
+    kinetic, energies = [], []
+    for x, v, *_ in trajectory(whirl, 2000):
         kinetic.append(0.5 * (MASSES[:, None] * v**2).sum() / PER_MASS)
         energies.append(kinetic[-1] + 0.01 * (x**2).sum())
-        if k:
-            heat.add(moment(half), f)
     assert energies[-1] > 1.1 * energies[0]  # it heats
+    heat = watched(whirl, 2000)._streams[0].heat
     rate, _ = heat.heating
     late = heat.figures.late.count
-    gained = rate * 1.5 * units.kB * N * DT * late
-    assert gained == pytest.approx(kinetic[-1] - kinetic[2000 - late], rel=1e-2)
+    gained = rate * 3.0 * units.kB * N * DT * late
+    assert gained == pytest.approx(kinetic[1999] - kinetic[1999 - late], rel=1e-2)
 
 
 def test_temperatures_are_of_elements() -> None:
@@ -149,7 +170,7 @@ def test_temperatures_are_of_elements() -> None:
     wanted = np.repeat([300.0, 500.0], 4000)
     v = rng.normal(size=(8000, 3)) * np.sqrt(units.kB * wanted / masses * PER_MASS)[:, None]
     heat = Heat(numbers)
-    heat.add(Moment(kind=Kind.RUN, timestep=0.0, velocities=v, masses=masses), np.zeros((8000, 3)))
+    heat.add(heat.sums(numbers, masses, v, np.zeros((8000, 3))))
     assert heat.temperatures["Cu"][0] == pytest.approx(300.0, rel=0.03)
     assert heat.temperatures["Ag"][0] == pytest.approx(500.0, rel=0.03)
     atoms = Atoms(numbers, np.zeros((8000, 3)), masses=masses)
@@ -171,33 +192,140 @@ def test_a_value_has_no_more_digits_than_its_error(value, error, text) -> None:
 
 # Against LAMMPS ----------------------------------------------------------------------------------
 
+STEPS, TIMESTEP = 60, 0.002  # ps
 
-@pytest.mark.usefixtures("plugin")
-def test_temperatures_of_a_run_are_lammps_own(tmp_path: Path) -> None:
-    said: list[str] = []
-    watch = HeatWatch(said.append)
-    evaluator = WatchedEvaluator(load_evaluator("ase:lj,sigma=3.4,epsilon=0.0104,rc=8.0"), [watch])
-    with in_thread(tmp_path / "s", evaluator):
+
+class Seen:
+    """A watcher that remembers."""
+
+    velocities = True
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Request, Forces]] = []
+
+    def see(self, request: Request, forces: Forces) -> None:
+        self.seen.append((request, forces))
+
+    def close(self) -> None: ...
+
+    def heat(self, first: int, last: int) -> HeatWatch:
+        """Of steps; that of the last is not yet judged."""
+        watch = HeatWatch(lambda line: None)
+        for request, forces in self.seen:
+            moment = request.moment
+            if moment.kind is Kind.RUN and first <= (moment.step or 0) <= last:
+                watch.see(request, forces)
+        return watch
+
+
+@dataclass
+class Lived:
+    """A run of argon: constant energy, then a thermostat whose time constant is ten timesteps.
+
+    temperatures: K, of every step of both; velocities: [n_steps, n_atoms, 3] Å/ps
+    """
+
+    watcher: Seen
+    temperatures: np.ndarray
+    velocities: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def lived(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    folder = tmp_path_factory.mktemp("lived")
+    watcher = Seen()
+    model = load_evaluator("ase:lj,sigma=3.4,epsilon=0.0104,rc=8.0")
+    with in_thread(folder / "s", WatchedEvaluator(model, [watcher])):
         script = (
             crystal(cells=2)
             + NO_PAIR
             + EXTERNAL
-            + f"forcenet ext unix:{tmp_path}/s elements Ar\n"
-            + "fix move all nve\ntimestep 0.002\n"
+            + f"forcenet ext unix:{folder}/s elements Ar\n"
+            + f"fix move all nve\ntimestep {TIMESTEP}\n"
             + "compute t all temp\ncompute_modify t extra/dof 0\n"
-            + "thermo_style custom step c_t\nthermo_modify format float %.12g\nthermo 1\nrun 60\n"
+            + "thermo_style custom step c_t\nthermo_modify format float %.12g\nthermo 1\n"
+            + "dump d all custom 1 dump.txt vx vy vz\ndump_modify d sort id format float %.17g\n"
+            + f"run {STEPS}\n"
+            + f"fix hot all langevin 40 40 {10 * TIMESTEP} 4711\nrun {STEPS}\n"
         )
-        done = run(script, tmp_path)
+        done = run(script, folder)
         assert done.returncode == 0, done.output
-    [table] = done.thermo()
-    heat = watch._heats[0]
-    late = heat.figures.late
-    assert (heat.figures.total, late.count) == (60, 60 - 16)
-    assert heat.temperatures["Ar"][0] == pytest.approx(table[17:, 1].mean(), rel=1e-5)
-    assert np.ptp(table[:, 1]) > 5.0  # the forces matter
+    cold, hot = done.thermo()
+    blocks = (folder / "dump.txt").read_text().split("ITEM: TIMESTEP\n")[1:]
+    velocities = [[line.split() for line in block.splitlines()[8:]] for block in blocks]
+    temperatures = np.concatenate([cold[:, 1], hot[1:, 1]])
+    return Lived(watcher, temperatures, np.array(velocities, dtype=float))
+
+
+def test_what_lammps_says_of_itself_reaches_the_watcher(lived: Lived) -> None:
+    pairs = lived.watcher.seen
+    moments = [request.moment for request, _ in pairs]
+    assert [moment.step for moment in moments] == [*range(61), *range(60, 121)]
+    assert {k for k, m in enumerate(moments) if m.kind is Kind.SETUP} == {0, 61}
+    assert {m.kind for m in moments} == {Kind.SETUP, Kind.RUN}
+    for moment in moments:
+        assert moment.timestep == pytest.approx(TIMESTEP)
+        assert moment.stream == 0
+        assert moment.ids is not None
+        assert moment.masses is not None
+        np.testing.assert_array_equal(moment.ids, np.arange(1, 33))
+        np.testing.assert_allclose(moment.masses, 39.948)
+    for k, step in ((0, 0), (61, 60)):
+        np.testing.assert_allclose(moments[k].velocities, lived.velocities[step], rtol=1e-12)
+    # velocity Verlet: at step 1 the forces are asked for half a kick after step 0
+    half = lived.velocities[0] + 0.5 * TIMESTEP * pairs[0][1].forces / 39.948 * PER_MASS
+    np.testing.assert_allclose(moments[1].velocities, half, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("first", [1, 1 + STEPS])
+def test_temperatures_and_power_of_a_run_are_lammps_own(first: int, lived: Lived) -> None:
+    """Also under a thermostat, of whose forces the model knows nothing."""
+    watch = lived.watcher.heat(first, first + 59)
+    heat = watch._streams[0].heat
+    assert (heat.figures.total, heat.figures.late.count) == (59, 59 - 16)
+    late = range(first + 16, first + 59)
+    own = lived.temperatures[late]
+    assert heat.temperatures["Ar"][0] == pytest.approx(own.mean(), rel=3e-6)  # k_B
+    assert np.ptp(own) > 5.0  # the forces matter
+    forces = {request.moment.step: answer.forces for request, answer in lived.watcher.seen}
+    power = [(forces[step] * lived.velocities[step]).sum() / 32 for step in late]
+    assert heat.figures.late.mean[0] == pytest.approx(np.mean(power), rel=1e-5)
+    rate = np.mean(power) / (3.0 * units.kB)
+    assert heat.heating[0] == pytest.approx(rate, rel=1e-5)
+
+
+def test_half_a_kick_of_the_model_reads_too_warm_under_a_thermostat(lived: Lived) -> None:
+    """By half the timestep over the time constant: why the step after is waited for."""
+    pairs = [p for p in lived.watcher.seen if p[0].moment.step > 60 and p[0].moment.kind == 1]
+    kicked = [velocities_at_step(r.moment, f.forces) for r, f in pairs]
+    of_kicked = np.mean([(v**2).sum() for v in kicked])
+    own = np.mean([(v**2).sum() for v in lived.velocities[61:]])
+    assert of_kicked / own == pytest.approx(1.05, abs=0.03)
+
+
+def test_the_log_tells_a_run_at_its_end(lived: Lived) -> None:
+    said: list[str] = []
+    watch = HeatWatch(said.append)
+    for pair in lived.watcher.seen:
+        watch.see(*pair)
+    assert said == []
     watch.close()
     assert len(said) == 1
-    assert said[0].startswith("heat: mean of the last 44 of 60 steps: temperatures in K Ar ")
+    assert said[0].startswith("heat: mean of the last 88 of 120 steps: temperatures in K Ar ")
+    assert "K/ps" in said[0]
+
+
+def test_other_atoms_are_another_run() -> None:
+    said: list[str] = []
+    watch = HeatWatch(said.append)
+    for k, numbers in enumerate(([29, 29], [29, 29], [29, 47], [29, 47], [29, 47])):
+        system = System.make(np.eye(3)[:2], numbers, np.zeros((3, 3)), False)
+        at = Moment(step=k, timestep=DT, velocities=np.ones((2, 3)), masses=MASSES[:2])
+        watch.see(Request(object(), system, moment=at), Forces(np.zeros((2, 3))))
+    assert watch.figures(0)["temperature"].startswith("Cu ")
+    assert " Ag " in watch.figures(0)["temperature"]
+    watch.close()
+    assert ["of 2 steps" in said[0], "of 3 steps" in said[1], len(said)] == [True, True, 2]
 
 
 def test_who_sends_no_velocities_is_passed_over() -> None:

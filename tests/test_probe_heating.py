@@ -15,8 +15,10 @@ from scipy.linalg import expm, solve_continuous_lyapunov
 from forcenet_md.errors import EvaluationError
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.simulation import heating
-from forcenet_md.simulation.heating import ACCELERATION, RELAXATION, Plan, heat
+from forcenet_md.simulation.heating import RELAXATION, Plan, heat
 from forcenet_md.simulation.probed import Structure
+from forcenet_md.units import ACCELERATION
+from forcenet_md.watching.heat import Heat
 
 MASS = 63.546
 SPRING, TURN = 6.0, 0.6  # eV/Å²
@@ -80,6 +82,28 @@ def test_a_field_that_turns_heats_at_the_analytic_rate(energy: bool) -> None:
         assert found.drift == pytest.approx(slope, rel=0.1)
     else:
         assert found.drift is None
+
+
+def test_a_watched_run_under_a_thermostat_tells_the_same_rate() -> None:
+    """And by it, times the time constant, the run is too warm."""
+    field, structure = springs(TURN, energy=True)
+    plan = Plan(300.0, 0.002, 0.04)
+    times, _, whole = expected(TURN, plan)
+    rate = np.polyfit(times, whole / 3.0, 3)[-2] / units.kB  # by which energy starts to grow
+    rng = np.random.default_rng(4)
+    copy = heating._start(field, structure, plan, rng)
+    numbers, masses = structure.system.numbers, structure.masses
+    watched, temperatures = Heat(numbers), []
+    for _ in range(3000):
+        heating._step(field, [copy], plan.timestep)
+        temperatures.append(copy.temperature)
+        before = copy.velocities.copy()
+        copy.thermostat(plan.temperature, plan.timestep, rng)
+        at_step = 0.5 * (before + copy.velocities)  # and of half a timestep before and after it
+        watched.add(watched.sums(numbers, masses, at_step, copy.answer.forces))
+    assert watched.heating[0] == pytest.approx(rate, rel=0.08)
+    too_warm = np.mean(temperatures) - plan.temperature
+    assert too_warm == pytest.approx(rate * RELAXATION, rel=0.3)
 
 
 def test_springs_alone_conserve_and_are_as_warm_as_the_thermostat_made_them() -> None:

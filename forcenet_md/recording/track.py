@@ -1,9 +1,8 @@
 """The answers of one simulation, one after the other, as the frames that are kept of it.
 
-An answer becomes a frame when the next one has come, for two reasons. Velocities: LAMMPS says those
-half a timestep before, and in velocity Verlet, whatever forces a thermostat adds, those at the step
-are the mean of the ones half a timestep before and after. And a step may be asked for twice (the
-set-up of a run that goes on, trials of a minimiser): its last answer counts.
+An answer becomes a frame when the next one has come, for two reasons. Velocities at a step are
+known only then (inference/kinetics.py). And a step may be asked for twice (the set-up of a run that
+goes on, trials of a minimiser): its last answer counts.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.geometry import complete_cell
-from ase.units import fs
 from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Request
+from forcenet_md.inference.kinetics import velocities_at_step
 from forcenet_md.recording.frame import (
     FORCE_UNIT,
     Frame,
@@ -29,7 +28,6 @@ from forcenet_md.recording.frame import (
 from forcenet_md.recording.reading import Opened
 from forcenet_md.system import Forces, System
 
-ACCELERATION = (1000 * fs) ** 2  # Å/ps² of 1 eV/Å on 1 amu
 SAME = 2e-4  # Å: rounded positions of the same place differ by less
 
 
@@ -135,10 +133,12 @@ class Track:
         if answer.kept or not (due or relaxed):
             return
         answer.kept = True
+        forces = answer.forces.forces
+        after = None if following is None else following.request.moment
         vectors = {
             "position": answer.positions,
-            "velocity": velocities(answer, following),
-            "force": answer.forces.forces / FORCE_UNIT,
+            "velocity": velocities_at_step(answer.request.moment, forces, after),
+            "force": forces / FORCE_UNIT,
         }
         yield Frame(
             answer.step,
@@ -163,22 +163,3 @@ def same_place(system: System, positions: NDArray[np.floating]) -> bool:
         images[:, system.pbc] -= np.round(images[:, system.pbc])
         shift = images @ cell
     return bool((np.abs(shift) < SAME).all())
-
-
-def velocities(answer: Answer, following: Answer | None) -> NDArray[np.float64] | None:
-    """[n_atoms, 3] Å/ps at the time of the positions, or None where the engine did not say them.
-
-    following: the answer after it; without one of the next step, half a kick of the forces alone
-    """
-    moment = answer.request.moment
-    if moment.velocities is None or answer.kind is not Kind.RUN or not moment.timestep:
-        return moment.velocities
-    if following is not None:
-        after = following.request.moment
-        follows = following.kind is Kind.RUN and following.step == answer.step + 1
-        if follows and after.velocities is not None:
-            return 0.5 * (moment.velocities + after.velocities)
-    if moment.masses is None:
-        return None
-    kick = 0.5 * moment.timestep * ACCELERATION
-    return moment.velocities + kick * answer.forces.forces / moment.masses[:, None]

@@ -6,10 +6,7 @@ What is seen depends on what there is:
   but for what the fluctuations of the error leave over a finite time;
 - none: the temperature alone, whose own fluctuations are far larger.
 
-Both are told as a rate in K/ps, P / (n_dof k_B) with the power P: what a harmonic system warms by
-at constant energy, of whose heat half is kinetic; and, whatever the heat capacity is, what the
-temperature is off by under a Langevin thermostat of time constant τ, divided by τ (per degree of
-freedom it takes (T − T₀) k_B / τ).
+Both are told as a rate in K/ps, see `inference.kinetics.heating_rate`.
 """
 
 from __future__ import annotations
@@ -25,9 +22,10 @@ from scipy.stats import t as student
 
 from forcenet_md.errors import EvaluationError, ForceNetError
 from forcenet_md.inference.interface import Evaluator, Request, Session
+from forcenet_md.inference.kinetics import heating_rate
 from forcenet_md.simulation.probed import Array, Structure
 from forcenet_md.system import Forces, System
-from forcenet_md.watching.heat import ACCELERATION
+from forcenet_md.units import ACCELERATION
 
 SAMPLED, SAMPLES = 0.02, 20  # ps between samples, and how many there are at least
 RELAXATION, EQUILIBRATION = 0.05, 0.5  # ps: of the thermostat at the start, and how long it is on
@@ -202,7 +200,7 @@ def judge(
             rates.append(np.polyfit(at, kelvin, 1)[0])
         else:
             slope = np.polyfit(at, energy, 1)[0]  # eV/ps
-            rates.append(slope / (copy.n_dof * units.kB))
+            rates.append(heating_rate(slope, copy.n_dof))
             drifts.append(1000.0 * slope / copy.structure.free.sum())
     n = len(rates)
     enough = n > 1

@@ -17,63 +17,71 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Moment, Request
+from forcenet_md.inference.kinetics import heating_rate, velocities_at_step
 from forcenet_md.system import Forces
+from forcenet_md.units import ACCELERATION
 from forcenet_md.watching.running import LateMean
 
 Array = NDArray[np.float64]
 
-# eV/Å over amu, in Å/ps², and amu Å²/ps², in eV: ASE's own time is Å √(amu/eV).
-ACCELERATION = (1000.0 * units.fs) ** 2
-KINETIC = 1.0 / ACCELERATION
 RECENT = 100
+TOLD_EVERY = 300.0  # s
 
 
-@dataclass
 class Heat:
     """Of one simulation.
 
-    numbers: [n_atoms]; elements: their symbols, in order
+    numbers: of its elements; elements: their symbols
     figures: power per atom in eV/ps, then the temperature of each element in K
     recent: the same, of about the last RECENT steps
     """
 
-    numbers: NDArray[np.int64]
-    elements: list[str] = field(init=False)
-    figures: LateMean = field(init=False)
-    recent: Array = field(init=False)
+    def __init__(self, numbers: NDArray[np.int64]) -> None:
+        """numbers: [n_atoms], or those of the elements alone"""
+        self.numbers = np.unique(numbers)
+        self.elements = [chemical_symbols[z] for z in self.numbers]
+        self.figures = LateMean(1 + len(self.numbers))
+        self.recent = np.zeros(1 + len(self.numbers))
+        self._seen = np.zeros(len(self.numbers), np.bool_)  # which elements there have been
 
-    def __post_init__(self) -> None:
-        kinds, self._kind = np.unique(self.numbers, return_inverse=True)
-        self._n_of = np.bincount(self._kind)
-        self.elements = [chemical_symbols[z] for z in kinds]
-        self.figures = LateMean(1 + len(kinds))
-        self.recent = np.zeros(1 + len(kinds))
+    def sums(
+        self, numbers: NDArray[np.int64], masses: Array, velocities: Array, forces: Array
+    ) -> Array:
+        """[1 + 2 n_elements] of any of its atoms: the power of the forces [n_atoms, 3] eV/Å at
+        the velocities [n_atoms, 3] Å/ps, in eV/ps; then how many atoms of each element there are;
+        then twice their kinetic energy, in eV."""
+        n, kind = len(self.numbers), np.searchsorted(self.numbers, numbers)
+        power = np.einsum("ij,ij->", forces, velocities)
+        twice = np.einsum("ij,ij,i->i", velocities, velocities, masses) / ACCELERATION
+        counts = np.bincount(kind, minlength=n)
+        return np.concatenate([[power], counts, np.bincount(kind, weights=twice, minlength=n)])
 
-    def add(self, moment: Moment, forces: Array) -> None:
-        """forces: [n_atoms, 3] eV/Å, at a moment with velocities and masses."""
-        assert moment.velocities is not None
-        assert moment.masses is not None
-        v = on_step(moment, forces)
-        power = np.einsum("ij,ij->", forces, v) / len(forces)
-        twice = np.einsum("ij,ij,i->i", v, v, moment.masses) * KINETIC
-        of_kind = np.bincount(self._kind, weights=twice) / (3.0 * units.kB * self._n_of)
-        now = np.array([power, *of_kind])
+    def add(self, sums: Array) -> None:
+        """One step; sums: of all atoms. An element without any is as warm as it was."""
+        counts, twice = sums[1:].reshape(2, -1)
+        now, there = self.recent.copy(), counts > 0
+        if not there.any():
+            return
+        now[0] = sums[0] / counts.sum()
+        now[1:][there] = twice[there] / (3.0 * units.kB * counts[there])
+        self._seen |= there
         self.figures.add(now)
         self.recent += (now - self.recent) / min(self.figures.total, RECENT)
 
     @property
     def heating(self) -> tuple[float, float]:
-        """K/ps and its error: what the power would heat the atoms by, were there no thermostat and
-        no potential energy to share it with."""
-        factor = 2.0 / (3.0 * units.kB)
+        """K/ps and its error: of the power per degree of freedom, as `probe` tells it. What the
+        forces take from a potential energy, and give back, averages out in a run that goes on as
+        it is, under a thermostat."""
         late = self.figures.late
-        return factor * float(late.mean[0]), factor * float(late.error[0])
+        return heating_rate(float(late.mean[0]), 3.0), heating_rate(float(late.error[0]), 3.0)
 
     @property
     def temperatures(self) -> dict[str, tuple[float, float]]:
         """K and its error, by element."""
-        pairs = zip(self.figures.late.mean[1:], self.figures.late.error[1:], strict=True)
-        return {e: (float(m), float(s)) for e, (m, s) in zip(self.elements, pairs, strict=True)}
+        late = self.figures.late
+        found = zip(self.elements, late.mean[1:], late.error[1:], self._seen, strict=True)
+        return {e: (float(mean), float(error)) for e, mean, error, seen in found if seen}
 
     def describe(self) -> str:
         """For the log."""
@@ -81,22 +89,9 @@ class Heat:
         figures = self.figures
         return (
             f"mean of the last {figures.late.count} of {figures.total} steps: temperatures in K"
-            f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps"
+            f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps (times a"
+            " Langevin time constant: by so much it is too warm)"
         )
-
-
-def on_step(moment: Moment, forces: Array) -> Array:
-    """Velocities [n_atoms, 3] Å/ps at the positions that the forces [n_atoms, 3] eV/Å are of.
-
-    LAMMPS asks between the two half kicks of velocity Verlet. The second one is added, of the
-    model's forces alone: those of other fixes, such as a thermostat's, are not known here.
-    """
-    assert moment.velocities is not None
-    assert moment.masses is not None
-    if moment.kind is not Kind.RUN:
-        return moment.velocities
-    kick = 0.5 * moment.timestep * ACCELERATION / moment.masses
-    return moment.velocities + kick[:, None] * forces
 
 
 def with_error(value: float, error: float) -> str:
@@ -107,40 +102,69 @@ def with_error(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
+@dataclass(slots=True)
+class Stream:
+    """One simulation of these atoms.
+
+    told: time.monotonic() of its last line in the log
+    last: moment and forces of what is judged when the next answer has come, for its velocities are
+        known only then
+    """
+
+    numbers: NDArray[np.int64]
+    told: float
+    heat: Heat = field(init=False)
+    last: tuple[Moment, Array] | None = None
+
+    def __post_init__(self) -> None:
+        self.heat = Heat(self.numbers)
+
+    def judge(self, following: Moment | None = None) -> None:
+        if self.last is not None:
+            moment, forces = self.last
+            velocities = velocities_at_step(moment, forces, following)
+            assert velocities is not None
+            assert moment.masses is not None
+            self.heat.add(self.heat.sums(self.numbers, moment.masses, velocities, forces))
+            self.last = None
+
+
 class HeatWatch:
     """A `Watcher` (inference/watched.py) that tells the heat of every simulation whose engine sends
     velocities, now and then and at the end."""
 
     velocities = True
 
-    def __init__(self, say: Callable[[str], None], every: float = 300.0) -> None:
+    def __init__(self, say: Callable[[str], None], every: float = TOLD_EVERY) -> None:
         """say: takes a line of the log; every: seconds."""
         self._say = say
         self._every = every
-        self._heats: dict[int, Heat] = {}
-        self._told: dict[int, float] = {}
+        self._streams: dict[int, Stream] = {}
 
     def see(self, request: Request, forces: Forces) -> None:
         """Steps of runs; what is asked for without velocities or masses is passed over."""
-        moment, numbers = request.moment, request.system.numbers
+        moment, numbers, now = request.moment, request.system.numbers, time.monotonic()
+        key = moment.stream
+        stream = self._streams.get(key)
+        if stream is not None and not np.array_equal(stream.numbers, numbers):
+            self._end(key)
+            stream = None
+        if stream is not None:
+            stream.judge(moment)
         if moment.velocities is None or moment.masses is None or moment.kind is not Kind.RUN:
             return
-        stream, now = moment.stream, time.monotonic()
-        heat = self._heats.get(stream)
-        if heat is None or not np.array_equal(heat.numbers, numbers):
-            self._tell(stream)
-            heat = self._heats[stream] = Heat(numbers.copy())
-            self._told[stream] = now
-        heat.add(moment, forces.forces)
-        if now - self._told[stream] >= self._every:
-            self._tell(stream)
-            self._told[stream] = now
+        if stream is None:
+            stream = self._streams[key] = Stream(numbers, now)
+        stream.last = moment, forces.forces
+        if now - stream.told >= self._every:
+            self._tell(key)
+            stream.told = now
 
     def figures(self, stream: int) -> dict[str, str]:
         """Temperatures of about the last hundred steps, and the heating of the later half."""
-        heat = self._heats.get(stream)
-        if heat is None or not heat.figures.total:
+        if stream not in self._streams or not self._streams[stream].heat.figures.total:
             return {}
+        heat = self._streams[stream].heat
         pairs = zip(heat.elements, heat.recent[1:], strict=True)
         return {
             "temperature": " ".join(f"{element} {value:.4g}" for element, value in pairs),
@@ -149,11 +173,16 @@ class HeatWatch:
 
     def close(self) -> None:
         """Tells the last means."""
-        for stream in self._heats:
-            self._tell(stream)
+        for key in list(self._streams):
+            self._end(key)
 
-    def _tell(self, stream: int) -> None:
-        heat = self._heats.get(stream)
-        if heat is not None and heat.figures.total:
-            where = f"simulation {stream + 1}, " if stream else ""
+    def _end(self, key: int) -> None:
+        self._streams[key].judge()
+        self._tell(key)
+        del self._streams[key]
+
+    def _tell(self, key: int) -> None:
+        heat = self._streams[key].heat
+        if heat.figures.total:
+            where = f"simulation {key + 1}, " if key else ""
             self._say(f"heat: {where}{heat.describe()}")
