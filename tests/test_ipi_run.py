@@ -117,8 +117,15 @@ def test_a_run_to_its_end(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert "i-PI socket 4 connected" in said
     assert "@interfacesocket.open: Created unix socket" in said  # i-PI's own words
     assert said.rstrip().endswith("forcenet-md: i-PI has finished: step 5 of 5.")
-    assert len(np.loadtxt("sim.out")) == 6
+    table = np.loadtxt("sim.out")
+    assert len(table) == 6
     assert not Path("EXIT").exists()
+    [line] = re.findall(r"heat: .*", said)
+    found = re.fullmatch(
+        r"heat: mean of the last (\d) of 6 lines of sim.out: temperatures in K all (\S+)", line
+    )
+    assert found, line
+    assert float(found[2]) == pytest.approx(table[-int(found[1]) :, 2].mean(), rel=0.005)
 
 
 def test_the_end_of_its_time_is_told(name: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +160,9 @@ def test_a_restart_goes_on(name: str, capfd: pytest.CaptureFixture[str]) -> None
     again = Path("again.xml")
     again.write_text(text.replace("<total_time>", "<!--").replace("</total_time>", "-->"))
     assert run(again) == 0
-    assert f"i-PI has finished: step {step + 3} of {step + 3}." in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert f"i-PI has finished: step {step + 3} of {step + 3}." in said
+    assert " of 3 lines of sim.out: temperatures in K all " in said
     assert np.loadtxt("sim.out")[-1, 0] == step + 3
 
 

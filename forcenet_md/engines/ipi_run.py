@@ -18,12 +18,14 @@ from pathlib import Path
 
 from forcenet_md.engines.ipi_plan import Plan
 from forcenet_md.engines.ipi_process import IpiProcess, restart_step
+from forcenet_md.engines.ipi_temperatures import IpiTemperatures, advice, printed
 from forcenet_md.engines.processes import ProcessError
 from forcenet_md.errors import AddressError, ForceNetError, RequestError
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.server.loop import Server
 from forcenet_md.server.run import NO_BEADS, IpiOptions, Options, run
 from forcenet_md.server.signals import StopSignal
+from forcenet_md.watching.watching import Watching
 
 GOODBYE = 30.0  # s for i-PI to write its files after it has said EXIT
 
@@ -48,6 +50,7 @@ def supervise(
         limits=replace(
             options.limits, max_atoms=max(options.limits.max_atoms, len(plan.template.numbers))
         ),
+        watching=_with_temperatures(options.watching, plan),
     )
     stop = StopSignal()
     ipi: IpiProcess | None = None
@@ -57,6 +60,8 @@ def supervise(
 
         def start(server: Server) -> None:
             nonlocal ipi
+            if words := advice(plan.ipi, plan.template.numbers.tolist()):
+                server.monitor.log(words)
             server.monitor.log(f"starting i-PI on {plan.ipi.path}")
             process = IpiProcess(plan.ipi.path, server.monitor.relay, ended=server.stop)
             ipi = stack.enter_context(process)
@@ -78,6 +83,15 @@ def supervise(
             return 128 + (stop.number or 0)
         assert ipi is not None
         return _finish(plan, ipi)
+
+
+def _with_temperatures(watching: Watching, plan: Plan) -> Watching:
+    """Those that i-PI prints of elements, or else of all atoms, are told too."""
+    paths = list(printed(plan.ipi).values())
+    if not paths:
+        return watching
+    path, goes_on = max(paths, key=paths.count), plan.ipi.step > 0
+    return replace(watching, more=lambda say: IpiTemperatures(path, goes_on, say))
 
 
 def _finish(plan: Plan, ipi: IpiProcess) -> int:

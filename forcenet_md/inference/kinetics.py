@@ -11,6 +11,8 @@ from forcenet_md.units import ACCELERATION
 
 Array = NDArray[np.float64]
 
+HEATING = "power / (degrees of freedom x k_B)"  # what a rate of heating in K/ps is
+
 
 def velocities_at_step(
     moment: Moment, forces: Array, following: Moment | None = None

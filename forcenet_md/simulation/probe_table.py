@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from forcenet_md.inference.kinetics import HEATING
 from forcenet_md.simulation.probing import Probe
 
 
@@ -64,7 +65,7 @@ def rows(found: Probe) -> Iterator[tuple[str, str, str, str]]:
                 "heating",
                 f"{of_heat.rate:.2g} ± {of_heat.interval:.1g}",
                 "K/ps",
-                f"95 %, by the {_seen_by(of_heat.seen_by)}; {copies}, {steps}",
+                f"95 %, by the {_seen_by(of_heat.seen_by)}; {copies}, {steps}; {HEATING}",
             )
         else:
             yield "heating", "–", "K/ps", copies

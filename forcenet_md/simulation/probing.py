@@ -16,6 +16,7 @@ from forcenet_md.evaluation.result import Model
 from forcenet_md.evaluation.rotation import Axis, Instability, instability
 from forcenet_md.evaluation.run import predict
 from forcenet_md.inference.interface import Evaluator
+from forcenet_md.inference.kinetics import HEATING
 from forcenet_md.simulation import heating, jacobian, jumps, verdict
 from forcenet_md.simulation.heating import Energy, Heating
 from forcenet_md.simulation.jacobian import Lambda
@@ -34,8 +35,8 @@ DEFINITIONS = {
     "rotation": "structures turned at random, forces turned back: standard deviation of a component"
     " over the turns (Hu et al. 2021, table 1), eV/Angstrom",
     "jumps": "largest jump of the force on any atom where a neighbour comes or goes, eV/Angstrom",
-    "heating": "power of the forces / (degrees of freedom x k_B), K/ps: times tau it is how far off"
-    " a Langevin thermostat's temperature is",
+    "heating": f"{HEATING} of the forces, K/ps: times tau it is how far off a Langevin"
+    " thermostat's temperature is",
     "standard_error": "of the directions",
     "interval": "half of the 95 % interval of a mean over the copies",
 }

@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Moment, Request
-from forcenet_md.inference.kinetics import heating_rate, velocities_at_step
+from forcenet_md.inference.kinetics import HEATING, heating_rate, velocities_at_step
 from forcenet_md.system import Forces
 from forcenet_md.units import ACCELERATION
 from forcenet_md.watching.running import LateMean
@@ -89,8 +89,8 @@ class Heat:
         figures = self.figures
         return (
             f"mean of the last {figures.late.count} of {figures.total} steps: temperatures in K"
-            f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps (times a"
-            " Langevin time constant: by so much it is too warm)"
+            f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps,"
+            f" {HEATING}"
         )
 
 

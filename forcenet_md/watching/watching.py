@@ -15,11 +15,16 @@ from forcenet_md.watching.heat import HeatWatch
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What the user asked for; heat: of whoever sends velocities."""
+    """What the user asked for.
+
+    heat: of whoever sends velocities; more: makes a watcher of the route's own, from what takes a
+    line of the log
+    """
 
     guards: GuardOptions = field(default_factory=GuardOptions)
     heat: bool = True
     record: RecordOptions = field(default_factory=RecordOptions)
+    more: Callable[[Callable[[str], None]], Watcher] | None = None
 
     @contextlib.contextmanager
     def over(
@@ -47,6 +52,7 @@ class Watching:
             add(self.record.make(warn or say, alone))  # it sees also what guards refuse
             evaluator = load()
             add(HeatWatch(say) if self.heat else None)
+            add(self.more(say) if self.more else None)
             guards = self.guards.make(evaluator.capabilities, warn or say)
             add(guards)
             if guards is not None:
