@@ -98,6 +98,16 @@ def test_help_imports_nothing_heavy():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_a_server_waits_for_nothing_it_does_not_need():
+    """Half a second of every start."""
+    code = (
+        "import sys; import forcenet_md.inference.evaluator, forcenet_md.server.run;"
+        "print([m for m in ('ase.io', 'scipy.special', 'matplotlib', 'h5py') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_wrong_usage_is_told(command):
     assert command("serve")[0] == 2
     assert command("serve", "--model", LJ, "--dtype", "float16")[0] == 2

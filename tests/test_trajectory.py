@@ -87,6 +87,11 @@ def test_units_of_dumps(tmp_path: Path) -> None:
     plain = next(iter(trajectory)).velocities
     assert plain is not None
     assert "units metal" in trajectory.remarks[0]
+    later = write_dump(tmp_path / "later.dump", frames, first=100)
+    both = Trajectory([told, later])
+    assert len(list(both)) == 6
+    (said,) = (remark for remark in both.remarks if "units metal" in remark)
+    assert said.startswith(f"{told} and 1 more: ")
     for path, units in ((told, "real"), (stated, None), (stated, "real")):
         snapshot = read(path, units=units)[0]
         np.testing.assert_allclose(snapshot.velocities, 1000.0 * plain)

@@ -83,11 +83,13 @@ class Band:
             requests = [image.request() for image in moved]
             path = self._path() if self.work else None
             answers = self._calculator.evaluator.evaluate(requests)
+            results = []
             for image, answer in zip(moved, answers, strict=True):
                 if isinstance(answer, ForceNetError):
                     raise image.fault(answer)
-            for image, answer in zip(moved, answers, strict=True):
-                image.take(as_results(answer))
+                results.append(as_results(answer))
+            for image, result in zip(moved, results, strict=True):
+                image.take(result)
             if path is not None:
                 forces = np.array([image.results["forces"] for image in self._images])
                 for image, energy in zip(self._images, work_along(path, forces), strict=True):

@@ -73,9 +73,11 @@ class Trajectory:
         self.paths = list(paths)
         self.reading = reading or Reading()
         self.remarks: list[str] = []
+        self._unstated: list[Path] = []
 
     def __iter__(self) -> Iterator[Snapshot]:
         self.remarks.clear()
+        self._unstated.clear()
         reading, unwrapped = self.reading, Unwrapper()
         taken = 0
         try:
@@ -171,15 +173,18 @@ class Trajectory:
             yield from read_h5md(path, self._remark)
         elif path.suffix in DUMP or _starts_as_dump(path):
             if self.reading.units is None and not states_units(path):
-                self._remark(
-                    f"{path} does not state its units: they are taken as LAMMPS's 'units metal'"
-                    " (--units)."
-                )
+                self._unstated.append(path)
             yield from read_dump(path, self.reading.elements, self.reading.units)
         else:
             yield from _read_by_ase(path)
 
     def _remark_on(self, unwrapped: Unwrapper) -> None:
+        if self._unstated:
+            more = len(self._unstated) - 1
+            files = f"{self._unstated[0]} and {more} more" if more else str(self._unstated[0])
+            self._remark(
+                f"{files}: units are not stated, and taken as LAMMPS's 'units metal' (--units)."
+            )
         if unwrapped.farthest > FAR:
             self._remark(
                 f"Between two frames an atom moved by {unwrapped.farthest:.2f} of the cell: frames"

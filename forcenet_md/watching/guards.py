@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import ase.io
 from ase import Atoms
 from ase.data import chemical_symbols
 
@@ -174,9 +173,11 @@ class Guards:
             return ""
         # No forces: they are for a teacher to say.
         atoms.info |= info if moment.step is None else info | {"step": moment.step}
+        from ase.io import write  # half a second, of every start, for what is rare
+
         try:
             # Alone: ASE has all ranks of MPI write together, if not told.
-            ase.io.write(self._keep, atoms, format="extxyz", append=True, parallel=False)
+            write(self._keep, atoms, format="extxyz", append=True, parallel=False)
         except OSError as error:
             self._say(f"guard: {self._keep} cannot be written ({error.strerror}): no frame is kept")
             self._unwritable = True
