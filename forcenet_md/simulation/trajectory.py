@@ -73,7 +73,7 @@ class Trajectory:
         self.paths = list(paths)
         self.reading = reading or Reading()
         self.remarks: list[str] = []
-        self._unstated: list[Path] = []
+        self._unstated: set[Path] = set()
 
     def __iter__(self) -> Iterator[Snapshot]:
         self.remarks.clear()
@@ -173,15 +173,15 @@ class Trajectory:
             yield from read_h5md(path, self._remark)
         elif path.suffix in DUMP or _starts_as_dump(path):
             if self.reading.units is None and not states_units(path):
-                self._unstated.append(path)
+                self._unstated.add(path)
             yield from read_dump(path, self.reading.elements, self.reading.units)
         else:
             yield from _read_by_ase(path)
 
     def _remark_on(self, unwrapped: Unwrapper) -> None:
         if self._unstated:
-            more = len(self._unstated) - 1
-            files = f"{self._unstated[0]} and {more} more" if more else str(self._unstated[0])
+            first, *more = (path for path in self.paths if path in self._unstated)
+            files = f"{first} and {len(more)} more" if more else str(first)
             self._remark(
                 f"{files}: units are not stated, and taken as LAMMPS's 'units metal' (--units)."
             )
