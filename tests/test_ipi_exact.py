@@ -65,7 +65,7 @@ CASES = {
 @pytest.mark.parametrize(
     ("case", "steps"),
     [
-        ("alloy", 60),
+        ("alloy", 30),
         *(pytest.param(case, STEPS, marks=pytest.mark.slow) for case in CASES if case != "alloy"),
     ],
 )

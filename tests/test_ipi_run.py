@@ -139,6 +139,7 @@ def test_the_end_of_its_time_is_told(name: str, capfd: pytest.CaptureFixture[str
     assert f"Its RESTART is of step {step} of {FOREVER}" in said
 
 
+@pytest.mark.slow
 def test_a_relaxation_that_ran_out_of_steps_is_told(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,7 +90,7 @@ DEEDS = {
         ("refuses", 2),
         ("raises", 1),
         pytest.param("raises", 2, marks=SLOW),
-        ("ends", 1),
+        pytest.param("ends", 1, marks=SLOW),
         pytest.param("ends", 2, marks=SLOW),
         pytest.param("sleeps", 1, marks=SLOW),
         pytest.param("sleeps", 2, marks=SLOW),

@@ -124,6 +124,7 @@ def assert_forces_of_ase(address: str, model: Path, folder: Path) -> None:
     assert np.abs(rows[:, 5:] - expected).max() < 1e-10 * np.abs(expected).max()
 
 
+@SLOW
 def test_a_fault_stops_lammps_and_the_server_goes_on(small_model: Path, tmp_path: Path) -> None:
     with server(2, tmp_path, small_model) as served:
         for text, sentence in FAULTS.values():

@@ -160,6 +160,7 @@ def test_a_fault_is_said_once(name: str, tmp_path: Path) -> None:
         assert nothing_left(server.folder)
 
 
+@pytest.mark.slow
 def test_waiting_ranks_sleep_and_one_client_s_fault_is_its_own(tmp_path: Path) -> None:
     atoms = bulk("Cu", cubic=True) * 2
     atoms.rattle(0.05, seed=2)
@@ -182,6 +183,7 @@ def test_waiting_ranks_sleep_and_one_client_s_fault_is_its_own(tmp_path: Path) -
         assert np.array_equal(ask(client, atoms, step=1).forces, forces)
 
 
+@pytest.mark.slow
 def test_ase_drives_them_by_i_pi_s_protocol(tmp_path: Path) -> None:
     """ASE's socket calculator is a server as i-PI is, and what an ASE user has for a driver."""
     atoms = bulk("Cu", cubic=True) * 2

@@ -75,6 +75,7 @@ def test_its_pictures_show_something(page: Path) -> None:
         assert image.std() > 5.0
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_what_is_read(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
