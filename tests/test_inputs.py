@@ -86,6 +86,7 @@ def test_alloy(folder: Path, address: str) -> None:
     assert 800 < frames[-1].get_temperature() < 1400
 
 
+@pytest.mark.slow
 def test_replicas_in_partitions(folder: Path, address: str) -> None:
     """Each is what a LAMMPS of its own computes."""
     variables = ["-var", "address", address, "-var", "steps", "20"]

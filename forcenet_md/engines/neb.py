@@ -33,7 +33,6 @@ from scipy.interpolate import CubicSpline
 from forcenet_md.engines.ase_calculator import ForceNetCalculator, as_results
 from forcenet_md.errors import ForceNetError, RequestError, StructureError
 from forcenet_md.inference.interface import Kind, Moment, Request, Session
-from forcenet_md.system import Forces
 
 LABEL = "energy_is"
 NOWHERE = 1e-8  # Å
@@ -154,12 +153,6 @@ class Image(Calculator):
         """What was found at its positions."""
         self.atoms, self.results = self.atoms_of_band.copy(), results
         self._evaluations += 1
-
-    def whole(self, answer: Forces | ForceNetError) -> Forces:
-        """The forces of an answer. Raises its fault."""
-        if isinstance(answer, ForceNetError):
-            raise self.fault(answer)
-        return answer
 
     def fault(self, error: ForceNetError) -> ForceNetError:
         """The same, with the number of the image."""
