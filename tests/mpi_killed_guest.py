@@ -32,7 +32,7 @@ atoms {N_ATOMS}
 def head(order: Order) -> np.ndarray:
     numbers = np.zeros(HEAD)
     numbers[:5] = order, 0, True, 7, len(TEXT)
-    numbers[5:] = 100.0 * np.eye(3).ravel()
+    numbers[5:14] = 100.0 * np.eye(3).ravel()
     return numbers
 
 

@@ -3,7 +3,7 @@ LAMMPS says of itself to those who watch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.system import Forces, System
 from forcenet_md.watching.heat import Heat, HeatWatch, with_error
+from forcenet_md.watching.ranks import RanksHeat
 from forcenet_md.watching.running import LateMean, RunningMean
 
 
@@ -303,6 +304,54 @@ def test_half_a_kick_of_the_model_reads_too_warm_under_a_thermostat(lived: Lived
     assert of_kicked / own == pytest.approx(1.05, abs=0.03)
 
 
+@pytest.mark.parametrize("every", [1000, 7])
+def test_ranks_find_what_one_finds(every: int, lived: Lived) -> None:
+    """Two, between which a fifth of the atoms go to and fro every so many steps; those that go are
+    left out in that step."""
+    rng, said = np.random.default_rng(0), []
+    heats = [RanksHeat(said.append), RanksHeat(said.append)]
+    for heat in heats:
+        heat.begin(np.array([18, 29, 18]))  # no copper
+    home = np.arange(32) % 2
+    for k, (request, answer) in enumerate(lived.watcher.seen):
+        moment, system = request.moment, request.system
+        if k % every == every - 1:
+            home[rng.choice(32, 6, replace=False)] ^= 1
+        rows = [rng.permutation(np.flatnonzero(home == rank)) for rank in (0, 1)]
+        parts = [
+            replace(
+                request,
+                system=replace(system, positions=system.positions[r], numbers=system.numbers[r]),
+                moment=replace(
+                    moment,
+                    ids=moment.ids[r],
+                    masses=moment.masses[r],
+                    velocities=moment.velocities[r],
+                ),
+            )
+            for r in rows
+        ]
+        sums = sum(heat.sums(part) for heat, part in zip(heats, parts, strict=True))
+        for heat, part, r in zip(heats, parts, rows, strict=True):
+            heat.add(part, answer.forces[r], sums)
+    one = HeatWatch(said.append)
+    for pair in lived.watcher.seen:
+        one.see(*pair)
+    own, found = one._streams[0].heat, heats[0]._heat
+    assert found.figures.total == own.figures.total == 119
+    exact = every == 1000
+    for ours, theirs in ((found.temperatures, own.temperatures), (found.heating, own.heating)):
+        if isinstance(ours, dict):
+            assert list(ours) == ["Ar"]
+            ours, theirs = ours["Ar"], theirs["Ar"]
+        assert ours[0] == pytest.approx(theirs[0], rel=1e-9 if exact else 0.05)
+    assert exact == (found.heating[0] == pytest.approx(own.heating[0], rel=1e-9))
+    for heat in heats:
+        heat.tell()
+    assert said[0] == said[1]
+    assert "temperatures in K Ar " in said[0]
+
+
 def test_the_log_tells_a_run_at_its_end(lived: Lived) -> None:
     said: list[str] = []
     watch = HeatWatch(said.append)
@@ -312,7 +361,7 @@ def test_the_log_tells_a_run_at_its_end(lived: Lived) -> None:
     watch.close()
     assert len(said) == 1
     assert said[0].startswith("heat: mean of the last 88 of 120 steps: temperatures in K Ar ")
-    assert "K/ps" in said[0]
+    assert said[0].endswith(" K/ps, power / (degrees of freedom x k_B)")
 
 
 def test_other_atoms_are_another_run() -> None:

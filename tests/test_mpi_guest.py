@@ -6,25 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import units
 from ase.build import bulk
 from models import write_model
+from recordings import contents
 
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Kind, Request
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
 from forcenet_md.mpi import One
+from forcenet_md.recording.options import RecordOptions
 from forcenet_md.server.address import MpiAddress
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.mpi_door import Port
 from forcenet_md.server.mpi_guest import Guest
 from forcenet_md.server.mpi_wire import Head, Order, sources
-from forcenet_md.system import System
+from forcenet_md.system import Forces, System
+from forcenet_md.units import ACCELERATION
+from forcenet_md.watching.guards import GuardOptions
+from forcenet_md.watching.ranks import RanksWatch
+from forcenet_md.watching.watching import Watching
 
+TIMESTEP = 0.002  # ps
 HELLO = b"""engine test
 units metal
 elements Cu Pt
-masses none
+masses 63.546 195.084
 mass_check off
 periodic 1 1 1
 group all
@@ -83,6 +91,8 @@ class Scripted:
         self.x = np.empty((32, 3))
         self.cell = np.empty((3, 3))
         self.steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool]] = []
+        self.count = -1
+        self.velocities: np.ndarray | None = None  # [n_steps, n, 3]
         self.answers: list[tuple[np.ndarray, int]] = []  # with how many divisions there were
         self.told: list[tuple[bytes, bool]] = []
 
@@ -98,7 +108,21 @@ class Scripted:
         order, fresh = self.todo.pop(0) if self.todo else (Order.BYE, False)
         if order is Order.STEP:
             self.x, self.now_ids, self.now_types, _ = self.steps.pop(0)
-        return Head(order, 0, fresh, np.ones(3, bool), len(HELLO), self.cell, Kind.RUN, False)
+            self.count += 1
+        periodic = np.ones(3, bool)
+        moves = self.velocities is not None
+        return Head(
+            order,
+            self.count,
+            fresh,
+            periodic,
+            len(HELLO),
+            self.cell,
+            Kind.RUN,
+            TIMESTEP,
+            moves,
+            refuse=False,
+        )
 
     def hello(self, length: int) -> bytes:
         return HELLO
@@ -106,8 +130,10 @@ class Scripted:
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         return self.now_ids, self.now_types
 
-    def positions(self) -> np.ndarray:
-        return self.x
+    def positions(self, velocities: bool) -> np.ndarray:
+        if self.velocities is None:
+            return self.x[None]
+        return np.stack([self.x, self.velocities[self.count][self.now_ids - 1]])
 
     def answer(self, forces: np.ndarray) -> None:
         self.answers.append((forces, self.model.divisions))
@@ -145,9 +171,62 @@ def test_a_division_lasts_while_it_can(tmp_path: Path) -> None:
         system = System.make(x, numbers, cell, True)
         (answer,) = network.evaluate([Request(network.new_session(), system, True)])
         expected.append(answer.forces[wire.order])  # type: ignore[union-attr]
-    guest = Guest(model, wire, 100, Monitor())  # type: ignore[arg-type]
+    watch = RanksWatch(model, None, print)
+    guest = Guest(model, wire, 100, Monitor(), watch)  # type: ignore[arg-type]
     assert guest.serve() is Order.BYE
     assert [refused for _, refused in wire.told] == [False]
     assert [divisions for _, divisions in wire.answers] == [1, 1, 1, 2, 2]
     for (found, _), wanted in zip(wire.answers, expected, strict=True):
         assert np.abs(found - wanted).max() < 1e-10 * np.abs(wanted).max()
+
+
+def test_what_comes_is_recorded_and_its_heat_told(tmp_path: Path) -> None:
+    """In whatever order: frames have that of the ids, and velocities of the step itself."""
+    write_model(tmp_path / "m.pt")
+    network = ModelEvaluator(tmp_path / "m.pt", dtype="float64")
+    atoms = bulk("Cu", cubic=True) * 2
+    random = np.random.default_rng(1)
+    n_steps, shape = 8, atoms.positions.shape
+    x = atoms.positions + random.uniform(-0.1, 0.1, (n_steps, *shape))
+    v = random.normal(size=(n_steps, *shape))
+    numbers, masses = np.array([29, 78] * 16), np.array([63.546, 195.084] * 16)
+    said: list[str] = []
+    watching = Watching(
+        guards=GuardOptions(("off",)), record=RecordOptions(tmp_path / "run.h5", every=3)
+    )
+    recorder = watching.record.make(said.append)
+    assert recorder is not None
+    model = Counting(network, One(), Sharing())
+    wire = Scripted(model)
+    wire.cell, wire.velocities = atoms.cell.array, v
+    for k in range(n_steps):
+        wire.step(x[k], random.permutation(32) if k in (0, 4) else None)
+    watch = watching.over_ranks(model, recorder, said.append)
+    guest = Guest(model, wire, 100, Monitor(), watch)  # type: ignore[arg-type]
+    assert guest.serve() is Order.BYE
+    recorder.close()
+
+    forces = []
+    for each in x:
+        system = System.make(each, numbers, wire.cell, True)
+        (answer,) = network.evaluate([Request(network.new_session(), system, True)])
+        assert isinstance(answer, Forces)
+        forces.append(answer.forces)
+    at_step = 0.5 * (v[:-1] + v[1:])
+    found = contents(tmp_path / "run.h5")
+    assert found.step.tolist() == [0, 3, 6]
+    np.testing.assert_allclose(found.time, TIMESTEP * found.step, rtol=1e-12)
+    np.testing.assert_array_equal(found.position, x[[0, 3, 6]])
+    assert found.velocity is not None
+    np.testing.assert_array_equal(found.velocity, at_step[[0, 3, 6]])
+    np.testing.assert_allclose(found.force, np.array(forces)[[0, 3, 6]], rtol=0, atol=1e-10)
+
+    late, of_late = at_step[2:], np.array(forces)[2:7]
+    power = (of_late * late).sum(axis=(1, 2)).mean() / 32
+    kinetic = (late**2).sum(axis=2) * masses / ACCELERATION / (3.0 * units.kB)
+    [told] = said
+    assert told.startswith("heat: mean of the last 5 of 7 steps: temperatures in K Cu ")
+    words = told.split()
+    figures = [float(words[words.index(word) + 1].strip(";")) for word in ("Cu", "Pt", "by")]
+    expected = [kinetic[:, ::2].mean(), kinetic[:, 1::2].mean(), power / (3.0 * units.kB)]
+    np.testing.assert_allclose(figures, expected, rtol=0.005)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import serving
 from ase.io import read
-from in_process_runs import ARGON, NVE, run, succeed
+from in_process_runs import ARGON, NVE, succeed
 from ipi_peer import own_name
 from lammps_runs import EXTERNAL, NO_PAIR, crystal, lmp, quick_run, real_lmp
 from numpy.typing import NDArray
@@ -164,14 +164,6 @@ def test_in_lammps_own_process(ranks: int, tmp_path: Path) -> None:
     assert not (tmp_path / "run.h5.parts").exists()
 
 
-@SLOW
-def test_many_ranks_in_process_gather_nothing(small_model: Path, tmp_path: Path) -> None:
-    done = run(ARGON + NVE + "run 1\n", tmp_path, 2, ["--record", "run.h5"], model=str(small_model))
-    assert done.returncode != 0
-    assert "nothing is gathered that could be recorded: start 'forcenet-md serve" in done.sentence
-    assert not (tmp_path / "run.h5").exists()
-
-
 @pytest.fixture
 def refused(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
@@ -196,7 +188,6 @@ def test_what_cannot_be_recorded_is_refused_by_name(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
     serve = ("serve", "--model", "ase:lj", "--record", "run.h5")
-    assert "--record out, or --listen unix:PATH" in refused(*serve, "--listen", "mpi:x")
     inputs = inputs_folder() / "ipi"
     ipi = (*serve, "--ipi", "unix:x", "--template", str(inputs / "argon.xyz"))
     assert "let i-PI write trajectories" in refused(*ipi, "--sockets", "2")

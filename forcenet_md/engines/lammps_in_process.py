@@ -98,8 +98,6 @@ def run_together(
         if world.rank == 0:
             try:
                 script = check_arguments(arguments)
-                if on_ranks is not None:
-                    check_record(watching)
                 build(installed_target())
                 if on_ranks is None:
                     model = model_in_thread(load, max_atoms, log_file, watching)
@@ -124,31 +122,29 @@ def run_together(
         return fault
 
 
+@contextlib.contextmanager
 def local_models(
     on_ranks: OnRanks, world: World, max_atoms: int, log_file: Path | None, watching: Watching
-) -> LocalModels:
+) -> Iterator[LocalModels]:
     """The model on this rank. Collective; raises the fault of any rank on all of them."""
     from forcenet_md.engines.lammps_local import LocalModels
     from forcenet_md.inference.load import load_on_ranks
     from forcenet_md.server.monitor import Lines, Monitor
 
-    monitor = Monitor()
-    with one_for_all(world):
-        if log_file is not None and world.rank == 0:
-            monitor = Monitor(Lines.append_to(log_file))
-    network = load_on_ranks(on_ranks.load, on_ranks.device, on_ranks.share_devices, world)
-    most = max_atoms * world.size
-    say = aloud(monitor) if world.rank == 0 else monitor.log
-    return LocalModels(network, world, on_ranks.sharing, most, monitor, watching.guards, say)
-
-
-def check_record(watching: Watching) -> None:
-    """Raises LammpsError for what cannot be done where every rank has the forces of its atoms."""
-    if watching.record.path is not None:
-        raise LammpsError(
-            "with the model on many ranks nothing is gathered that could be recorded: start"
-            " 'forcenet-md serve --record …' and run the script with lmp, or leave --record out."
-        )
+    monitor, recorder = Monitor(), None
+    with contextlib.ExitStack() as stack:
+        with one_for_all(world):
+            if log_file is not None and world.rank == 0:
+                monitor = Monitor(Lines.append_to(log_file))
+            warn = aloud(monitor) if world.rank == 0 else monitor.log
+            if world.rank == 0:
+                recorder = watching.record.make(warn)
+            if recorder is not None:
+                stack.callback(recorder.close)
+        network = load_on_ranks(on_ranks.load, on_ranks.device, on_ranks.share_devices, world)
+        most, sharing = max_atoms * world.size, on_ranks.sharing
+        models = LocalModels(network, world, sharing, most, monitor, watching, warn, recorder)
+        yield stack.enter_context(models)
 
 
 def end_by_signal() -> None:

@@ -12,6 +12,8 @@ import os
 import traceback
 from collections.abc import Callable
 from ctypes import c_char
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -31,14 +33,16 @@ from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import Surroundings
 from forcenet_md.graph.neighbours import SLACK
 from forcenet_md.inference.evaluator import ModelEvaluator
-from forcenet_md.inference.interface import Kind, Moment
+from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
+from forcenet_md.inference.watched import Watcher
 from forcenet_md.mpi import World, abort, one_for_all
 from forcenet_md.server.lammps import Settings, read_hello, welcome
 from forcenet_md.server.monitor import Monitor
 from forcenet_md.system import System
-from forcenet_md.watching.guards import GuardOptions, Guards, guarded
+from forcenet_md.watching.ranks import RanksWatch
+from forcenet_md.watching.watching import Watching
 
 NOT_FINITE = (
     "a position is not finite: the simulation has failed before this step; use a smaller timestep"
@@ -60,12 +64,15 @@ class LocalModels:
         sharing: Sharing,
         max_atoms: int,
         monitor: Monitor,
-        guards: GuardOptions,
-        say: Callable[[str], None],
+        watching: Watching,
+        warn: Callable[[str], None],
+        recorder: Watcher | None,
     ) -> None:
+        """warn: takes a warning; recorder: on rank 0, if `watching` asks for one"""
         self.count = 0
-        self._guards = guards
-        self._say = say
+        self._watching = watching
+        self._recorder = recorder
+        self._warn = warn
         self._network = network
         self._world = world
         self._sharing = sharing
@@ -94,8 +101,12 @@ class LocalModels:
             self.count += 1
             handle[0] = self.count
             model = LocalModel(self._network, self._world, self._sharing)
-            guards = self._guards.make(self._network.capabilities, self._say)
-            self._fixes[self.count] = LammpsLocal(model, self._max_atoms, self._monitor, guards)
+            log = self._monitor.log
+            watch = self._watching.over_ranks(model, self._recorder, log, self._warn)
+            taken = {fix.stream for fix in self._fixes.values()}
+            stream = next(k for k in count() if k not in taken)
+            fix = LammpsLocal(model, self._max_atoms, self._monitor, watch, stream)
+            self._fixes[self.count] = fix
             return b""
 
         return self._answer(work, reply, room)
@@ -137,12 +148,18 @@ class LammpsLocal:
     """One fix external on this rank: LAMMPS's arrays become surroundings, forces LAMMPS's."""
 
     def __init__(
-        self, model: LocalModel, max_atoms: int, monitor: Monitor, guards: Guards | None
+        self,
+        model: LocalModel,
+        max_atoms: int,
+        monitor: Monitor,
+        watch: RanksWatch,
+        stream: int,
     ) -> None:
         self._model = model
         self._max_atoms = max_atoms
         self._monitor = monitor
-        self._guards = guards
+        self._watch = watch
+        self.stream = stream
         self._settings: Settings | None = None
         self._reference = Reference()
         self._steps = 0
@@ -154,8 +171,9 @@ class LammpsLocal:
         with one_for_all(self._model.ranks):
             self._settings = read_hello(payload, capabilities, self._max_atoms)
         assert self._settings is not None
+        self._watch.begin(self._settings.numbers)
         self._monitor.log(f"{self._settings.describe()} on {self._model.ranks.size} ranks")
-        return welcome(capabilities)
+        return welcome(replace(capabilities, velocities_welcome=True))
 
     def shell(self, skin: float) -> float:
         """How far LAMMPS's ghosts must reach, in its units, with neighbour lists of that skin."""
@@ -178,15 +196,13 @@ class LammpsLocal:
         if step.fresh:
             self._divide(step, settings, points, cell, skin)
             self._reference = Reference(points[:owned].copy(), cell, origin)
+        request = self._request(step, settings, points[:owned], cell)
         try:
             self._reference.check(points[:owned], cell, origin, skin)
         except StructureError as fault:
-            self._model.fail(fault)
-        found, seen = guarded(
-            self._guards,
-            lambda: self._model.forces(points, settings.keep_net_force),
-            Moment(step=step.head.timestep, kind=Kind(step.head.kind)),
-            lambda: self._model.gather(points[:owned], cell, periodic(step)),
+            self._model.fail(fault, self._watch.sums(request))
+        found, seen = self._watch.answer(
+            request, lambda sums: self._model.forces(points, settings.keep_net_force, sums)
         )
         array(step.force, (owned, 3), np.float64)[:] = found / force
         self._steps += 1
@@ -198,10 +214,30 @@ class LammpsLocal:
         return said
 
     def close(self) -> None:
+        self._watch.close()
         self._model.close()
         if self._steps:
             net = f", a net force of at most {self._largest:.2g} eV/Å per atom"
             self._monitor.log(f"{self._steps} steps{net if self._largest else ''}")
+
+    def _request(
+        self, step: LocalStep, settings: Settings, positions: Array, cell: Array
+    ) -> Request:
+        """Of this rank's atoms, at positions [n_owned, 3] Å. LAMMPS's memory is not kept."""
+        owned, units = step.owned, settings.units
+        kind = array(step.type, (owned,), np.int32) - 1
+        velocities = array(step.v, (owned, 3), np.float64) * units.velocity
+        moment = Moment(
+            stream=self.stream,
+            step=step.head.timestep,
+            kind=Kind(step.head.kind),
+            timestep=step.head.dt * units.time,
+            velocities=velocities,
+            masses=None if settings.masses is None else settings.masses[kind],
+            ids=ids_of(step)[:owned],
+        )
+        system = System(positions, settings.numbers[kind], cell, periodic(step))
+        return Request(self, system, settings.keep_net_force, moment=moment)
 
     def _divide(
         self, step: LocalStep, settings: Settings, points: Array, cell: Array, skin: float
@@ -210,7 +246,7 @@ class LammpsLocal:
         with one_for_all(self._model.ranks):
             if not np.isfinite(points).all():
                 raise StructureError(NOT_FINITE)
-        ids = array(step.id, (n,), np.int64 if step.id_bytes == 8 else np.int32).astype(np.int64)
+        ids = ids_of(step)
         numbers = settings.numbers[array(step.type, (n,), np.int32) - 1]
         rank, row = array(step.owner, (n, 2), np.float64).astype(np.int64).T
         frame = Frame.of(System(points, numbers, cell, periodic(step)))
@@ -218,6 +254,12 @@ class LammpsLocal:
         around = Surroundings(step.owned, points, numbers, ids, rank, row, shift)
         reach = self._model.network.card.cutoff + skin + SLACK
         self._model.divide(around, reach, isolated=not periodic(step).any())
+
+
+def ids_of(step: LocalStep) -> NDArray[np.int64]:
+    """[n_all]"""
+    dtype = np.int64 if step.id_bytes == 8 else np.int32
+    return array(step.id, (step.all,), dtype).astype(np.int64)
 
 
 def periodic(step: LocalStep) -> NDArray[np.bool_]:

@@ -31,6 +31,7 @@ class LocalStep(ctypes.Structure):
         ("id", c_void_p),
         ("type", c_void_p),
         ("x", c_void_p),
+        ("v", c_void_p),
         ("owner", c_void_p),
         ("skin", c_double),
         ("force", c_void_p),

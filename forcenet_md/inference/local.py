@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from forcenet_md.errors import ForceNetError, NotFiniteError
@@ -28,16 +27,23 @@ if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator
 
 
+NOTHING = np.zeros(0)
+
+
 class Seen(NamedTuple):
     """Of the atoms of all ranks, and known to all.
 
-    net_force: eV/Å per atom; largest: eV/Å, the force on the atom of the id `on`
+    net: [3] eV/Å, the net force; net_force: its length, per atom
+    largest: eV/Å, the force on the atom of the id `on`
+    sums: of what the ranks have added to these figures
     """
 
     net_force: float
     largest: float
     on: int
     contact: Contact | None
+    net: Array
+    sums: Array
 
 
 class LocalModel:
@@ -57,38 +63,46 @@ class LocalModel:
         self._isolated = isolated
         self._domain = make_domain(self.network, around, reach, self.ranks, self.sharing)
 
-    def forces(self, points: Array, keep_net_force: bool) -> tuple[Array, Seen]:
+    def forces(
+        self, points: Array, keep_net_force: bool, sums: Array = NOTHING
+    ) -> tuple[Array, Seen]:
         """Forces [n_owned, 3] eV/Å on this rank's atoms, and what was seen beside them.
 
-        points: [n_points, 3] Å, of the surroundings; keep_net_force: see `interface.Request`.
+        points: [n_points, 3] Å, of the surroundings; keep_net_force: see `interface.Request`
+        sums: [n] of this rank, which are to be added up over all of them (`Seen.sums`)
+
         Raises, on all ranks, the fault of any.
         """
-        return self._together(points, lambda domain: domain.forces(points), keep_net_force)
+        return self._together(points, lambda domain: domain.forces(points), keep_net_force, sums)
 
-    def forces_of(self, owned: Array, lattice: Array, keep_net_force: bool) -> tuple[Array, Seen]:
+    def forces_of(
+        self, owned: Array, lattice: Array, keep_net_force: bool, sums: Array = NOTHING
+    ) -> tuple[Array, Seen]:
         """As `forces`, of this rank's positions [n_owned, 3] Å alone; lattice: [3, 3] Å, rows that
         the lattice shifts of the surroundings count."""
         return self._together(
-            owned, lambda domain: domain.forces_of(owned, lattice), keep_net_force
+            owned, lambda domain: domain.forces_of(owned, lattice), keep_net_force, sums
         )
 
-    def fail(self, fault: ForceNetError) -> None:
+    def fail(self, fault: ForceNetError, sums: Array = NOTHING) -> None:
         """This rank cannot compute its part of a step: the others learn it as in `forces`."""
         assert self._domain is not None
         self._domain.skip()
-        self._finish(np.zeros((0, 3)), np.zeros((0, 3)), fault, True)
+        self._finish(np.zeros((0, 3)), np.zeros((0, 3)), fault, True, sums)
 
-    def gather(self, owned: Array, cell: Array, periodic: NDArray[np.bool_]) -> Atoms | None:
-        """All atoms on rank 0, in the order of their ids; owned: [n_owned, 3] Å, this rank's."""
+    def gather(self, values: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array] | None:
+        """Of all atoms, on rank 0 and in the order of their ids: ids and numbers [n_atoms], and
+        the values [n_owned, n] that this rank and the others have of theirs."""
         assert self._domain is not None
-        n, around = len(owned), self._domain.division.around
+        n, around = len(values), self._domain.division.around
         counts = self.ranks.allgather(np.array([float(n)]))[:, 0].astype(int).tolist()
         labels = np.stack([around.ids[:n], around.numbers[:n]], axis=1).astype(np.float64)
-        rows = self.ranks.gather(np.concatenate([labels, owned], axis=1), counts)
+        rows = self.ranks.gather(np.concatenate([labels, values], axis=1), counts)
         if rows is None or self.ranks.rank > 0:
             return None
         rows = rows[np.argsort(rows[:, 0])]
-        return Atoms(rows[:, 1].astype(int), rows[:, 2:], cell=cell, pbc=periodic)
+        ids, numbers = rows[:, :2].astype(np.int64).T
+        return ids.copy(), numbers.copy(), rows[:, 2:]
 
     def edges(self) -> str:
         """For the log: how many there were in the last step, and how evenly ranks worked.
@@ -107,7 +121,7 @@ class LocalModel:
             self._domain = None
 
     def _together(
-        self, points: Array, compute: Callable[[Domain], Array], keep_net_force: bool
+        self, points: Array, compute: Callable[[Domain], Array], keep_net_force: bool, sums: Array
     ) -> tuple[Array, Seen]:
         domain = self._domain
         assert domain is not None
@@ -121,7 +135,7 @@ class LocalModel:
         except (RuntimeError, MemoryError) as error:
             n_points = domain.division.around.n_points
             fault = rank_failure(self.network, error, n_points, self.ranks.rank)
-        return self._finish(forces, points[: len(forces)], fault, keep_net_force)
+        return self._finish(forces, points[: len(forces)], fault, keep_net_force, sums)
 
     def _not_finite(self, forces: Array) -> NotFiniteError | None:
         assert self._domain is not None
@@ -135,7 +149,7 @@ class LocalModel:
         )
 
     def _finish(
-        self, forces: Array, owned: Array, fault: ForceNetError | None, keep: bool
+        self, forces: Array, owned: Array, fault: ForceNetError | None, keep: bool, added: Array
     ) -> tuple[Array, Seen]:
         """As `rigid.without_rigid_motion`, of the atoms of all ranks."""
         domain = self._domain
@@ -143,8 +157,9 @@ class LocalModel:
         top, largest = largest_force(forces)
         on = domain.division.around.ids[top] if len(forces) else 0
         sums = [*forces.sum(axis=0), *owned.sum(axis=0), len(forces), float(fault is not None)]
-        mine = np.array([*sums, largest, on, *(domain.contact or NONE)])
+        mine = np.array([*sums, largest, on, *(domain.contact or NONE), *added])
         all_ = self.ranks.allgather(mine)
+        contacts, of_all = np.split(all_[:, 10:], [len(NONE)], axis=1)
         total = all_[:, :8].sum(axis=0)
         if total[7] > 0.0:
             told = share_fault(self.ranks, fault)
@@ -152,8 +167,14 @@ class LocalModel:
             raise told
         mean, centre = total[:6].reshape(2, 3) / max(total[6], 1.0)
         most = all_[all_[:, 8].argmax()]
-        contact = closest_of(Contact(*row) for row in all_[:, 10:])
-        seen = Seen(float(np.linalg.norm(mean)), float(most[8]), int(most[9]), contact)
+        seen = Seen(
+            float(np.linalg.norm(mean)),
+            float(most[8]),
+            int(most[9]),
+            closest_of(Contact(*row) for row in contacts),
+            total[:3],
+            of_all.sum(axis=0),
+        )
         card = self.network.card
         if not card.conservative:
             if card.net_force_removed or not keep:

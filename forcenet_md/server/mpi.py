@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from forcenet_md.errors import ForceNetError, ModelFileError
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
+from forcenet_md.inference.watched import Watcher
 from forcenet_md.mpi import LaunchError, World, abort, join_world, one_for_all
 from forcenet_md.server.address import MpiAddress
 from forcenet_md.server.monitor import Monitor, TerminalMonitor
@@ -117,8 +118,12 @@ def serve(
                 )
             door = make_door()
             stack.callback(door.close)
+            recorder: Watcher | None = None
             if world.rank == 0:
                 say, monitor = make_monitor(options)
+                recorder = options.watching.record.make(monitor.log)
+                if recorder is not None:
+                    stack.callback(recorder.close)
                 monitor.log(f"loading {options.model}")
         network = load()
         network.warm_up()
@@ -141,9 +146,9 @@ def serve(
         while order is not Order.STOP and (comm := door.accept(idle)) is not None:
             model = LocalModel(network, world, sharing)
             most = options.limits.max_atoms * world.size
-            guards = options.watching.guards.make(network.capabilities, monitor.log)
+            watch = options.watching.over_ranks(model, recorder, monitor.log)
             wire = Wire(comm, world, door.lives, idle)
-            guest = Guest(model, wire, most, monitor, guards)
+            guest = Guest(model, wire, most, monitor, watch)
             monitor.joined("LAMMPS")
             order = guest.serve()
             for line in guest.largest.describe():

@@ -4,6 +4,7 @@ together with the other ranks."""
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from forcenet_md.errors import ForceNetError, RequestError
 from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import surroundings
 from forcenet_md.graph.neighbours import SLACK, Reference
-from forcenet_md.inference.interface import Moment
+from forcenet_md.inference.interface import Moment, Request
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import SKIN
 from forcenet_md.mpi import share_fault
@@ -21,7 +22,7 @@ from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.server.mpi_wire import Gone, Head, Order, Wire
 from forcenet_md.server.protocol import encode_error
 from forcenet_md.system import System
-from forcenet_md.watching.guards import Guards, guarded
+from forcenet_md.watching.ranks import RanksWatch
 
 STOPPED = "the server was stopped: start it again, and LAMMPS from its last restart file."
 
@@ -35,7 +36,7 @@ class Guest:
         wire: Wire,
         max_atoms: int,
         monitor: Monitor,
-        guards: Guards | None = None,
+        watch: RanksWatch,
     ) -> None:
         self.steps = 0
         self.largest = Largest()
@@ -44,7 +45,7 @@ class Guest:
         self._wire = wire
         self._max_atoms = max_atoms
         self._monitor = monitor
-        self._guards = guards
+        self._watch = watch
         self._settings: Settings | None = None
         # This rank's atoms in the order of their division, and whence they come in that order.
         self._ids = np.empty(0, np.int64)
@@ -62,6 +63,7 @@ class Guest:
                 self._hello(self._wire.hello(head.length))
             elif order is Order.STEP and not self._step(head):
                 order = Order.GONE
+        self._watch.close()
         self._model.close()
         return order
 
@@ -73,11 +75,12 @@ class Guest:
         except ForceNetError as fault:
             self._refuse("LAMMPS", fault)
             return
+        self._watch.begin(self._settings.numbers)
         who = self._settings.describe()
         if before is None or who != before.describe():
             ranks = f"LAMMPS's ranks: {self._wire.n_there}, ours: {self._ranks.size}"
             self._monitor.log(f"{who}; {ranks}")
-        self._wire.tell(welcome(capabilities), refused=False)
+        self._wire.tell(welcome(replace(capabilities, velocities_welcome=True)), refused=False)
 
     def _step(self, head: Head) -> bool:
         """False where LAMMPS is gone."""
@@ -88,8 +91,8 @@ class Guest:
         near: Array | None = None
         gone = False
         try:
-            positions = self._collect(head)
-            system = self._system(head, settings, positions)
+            request = self._request(head, settings, self._collect(head))
+            system = request.system
             if self._reference is not None:
                 near = self._reference.near(system)
         except Gone:
@@ -107,12 +110,10 @@ class Guest:
             assert near is not None
             assert self._reference is not None
             middle = time.perf_counter()
-            here, lattice, length = near, self._reference.frame.rows, settings.units.length
-            forces, seen = guarded(
-                self._guards,
-                lambda: self._model.forces_of(here, lattice, settings.keep_net_force),
-                Moment(step=head.step, kind=head.kind),
-                lambda: self._model.gather(here, head.cell * length, head.periodic),
+            here, lattice = near, self._reference.frame.rows
+            forces, seen = self._watch.answer(
+                request,
+                lambda sums: self._model.forces_of(here, lattice, request.keep_net_force, sums),
             )
         except ForceNetError as error:
             self._refuse(f"step {head.step}", error)
@@ -129,16 +130,17 @@ class Guest:
         return True
 
     def _collect(self, head: Head) -> Array:
-        """Positions [n_owned, 3] in LAMMPS's unit and in the order of the division.
+        """Positions, and perhaps velocities, [1 or 2, n_owned, 3] in LAMMPS's unit and in the order
+        of the division.
 
         Raises Gone, and RequestError where the server shall end.
         """
         if head.fresh:
             self._place(*self._wire.labels())
-        positions = self._wire.positions()
+        arrived = self._wire.positions(head.velocities)
         if head.refuse:
             raise RequestError(STOPPED)
-        return positions[self._arrival]
+        return arrived[:, self._arrival]
 
     def _place(self, ids: NDArray[np.int64], types: NDArray[np.int64]) -> None:
         """The division holds if they are the same atoms, in whatever order they come."""
@@ -152,12 +154,25 @@ class Guest:
             self._arrival = np.arange(len(ids))
         self._types = types[self._arrival]
 
-    def _system(self, head: Head, settings: Settings, positions: Array) -> System:
-        """This rank's atoms. Raises StructureError, and RequestError for an unknown type."""
+    def _request(self, head: Head, settings: Settings, arrived: Array) -> Request:
+        """Of this rank's atoms. Raises StructureError, and RequestError for an unknown type."""
         check_types(self._types, len(settings.numbers))
-        length = settings.units.length
-        numbers = settings.numbers[self._types - 1]
-        return System.make(positions * length, numbers, head.cell * length, head.periodic)
+        kind, units = self._types - 1, settings.units
+        system = System.make(
+            arrived[0] * units.length,
+            settings.numbers[kind],
+            head.cell * units.length,
+            head.periodic,
+        )
+        moment = Moment(
+            step=head.step,
+            kind=head.kind,
+            timestep=head.timestep * units.time,
+            velocities=arrived[1] * units.velocity if head.velocities else None,
+            masses=None if settings.masses is None else settings.masses[kind],
+            ids=self._ids,
+        )
+        return Request(self, system, settings.keep_net_force, moment=moment)
 
     def _divide(self, system: System) -> Array:
         """Of all ranks' atoms, which lie together where LAMMPS has them. Collective."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 GLANCE = 1.0  # s between two looks whether LAMMPS lives
 GOODBYE = 2.0  # s for a step that is on its way when the server is stopped
-HEAD = 15  # numbers
+HEAD = 17  # numbers
 LEFT: list[Sequence[Request]] = []  # sent to those that are gone: MPI may look there still
 
 
@@ -54,8 +54,8 @@ class Order(IntEnum):
 class Head(NamedTuple):
     """What is to be done; fresh: LAMMPS's atoms or their order may have changed.
 
-    length: of the text of a HELLO; cell: [3, 3] in LAMMPS's unit; kind: of a STEP; refuse: the
-    server shall end
+    length: of the text of a HELLO; cell: [3, 3] and timestep: in LAMMPS's units; kind: of a STEP;
+    velocities: they come with the positions; refuse: the server shall end
     """
 
     order: Order
@@ -65,6 +65,8 @@ class Head(NamedTuple):
     length: int
     cell: Array
     kind: Kind
+    timestep: float
+    velocities: bool
     refuse: bool
 
     @classmethod
@@ -77,6 +79,8 @@ class Head(NamedTuple):
             int(numbers[4]),
             numbers[5:14].reshape(3, 3).copy(),
             Kind(int(numbers[14])),
+            float(numbers[15]),
+            bool(numbers[16]),
             bool(numbers[HEAD]),
         )
 
@@ -148,11 +152,11 @@ class Wire:
         self._receive(self._parts(labels), Tag.LABELS)
         return labels[:, 0], labels[:, 1]
 
-    def positions(self) -> Array:
-        """[n_owned, 3], in LAMMPS's unit. Raises Gone."""
-        positions = np.empty((sum(self._counts), 3))
-        self._receive(self._parts(positions), Tag.POSITIONS)
-        return positions
+    def positions(self, velocities: bool) -> Array:
+        """[1, n_owned, 3] in LAMMPS's unit, or [2, n_owned, 3] with velocities. Raises Gone."""
+        parts = [np.empty((1 + velocities, count, 3)) for count in self._counts]
+        self._receive(parts, Tag.POSITIONS)
+        return np.concatenate(parts, axis=1)
 
     def answer(self, forces: Array) -> None:
         """Forces [n_owned, 3] in LAMMPS's unit, in the order in which the atoms came."""

@@ -187,11 +187,6 @@ def mpi_address(options: Options, color: int | None) -> MpiAddress | None:
         raise RequestError(
             f"{found[0]} is served alone: start a server of its own for other addresses or i-PI."
         )
-    if options.watching.record.path is not None:
-        raise RequestError(
-            f"at {found[0]} nothing is gathered that could be recorded: leave --record out, or"
-            " --listen unix:PATH."
-        )
     if options.secret_file is not None:
         raise RequestError(f"{found[0]} knows no secret: leave --secret-file out.")
     return found[0]

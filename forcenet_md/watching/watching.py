@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.inference.watched import WatchedEvaluator, Watcher
 from forcenet_md.recording.options import RecordOptions
 from forcenet_md.watching.guards import GuardOptions
 from forcenet_md.watching.heat import HeatWatch
+from forcenet_md.watching.ranks import RanksWatch
+
+if TYPE_CHECKING:
+    from forcenet_md.inference.local import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +64,18 @@ class Watching:
                 yield WatchedEvaluator(evaluator, watchers, guards.see_fault)
             else:
                 yield WatchedEvaluator(evaluator, watchers) if watchers else evaluator
+
+    def over_ranks(
+        self,
+        model: LocalModel,
+        recorder: Watcher | None,
+        say: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
+    ) -> RanksWatch:
+        """Those of one simulation whose atoms ranks have apart.
+
+        recorder: that of `record`, on rank 0; say, warn: as in `over`
+        """
+        guards = self.guards.make(model.network.capabilities, warn or say)
+        every = self.record.every if self.record.path is not None else 0
+        return RanksWatch(model, guards, say, recorder, every)

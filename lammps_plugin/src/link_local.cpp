@@ -62,6 +62,7 @@ void Link::compute_locally(bigint step, double **x, double **f)
   request.id_bytes = sizeof(tagint);
   request.type = atom->type;
   request.x = request.all ? x[0] : nullptr;
+  request.v = velocities_ && request.owned ? atom->v[0] : nullptr;
   request.owner = owner_.data();
   request.skin = neighbor->skin;
   request.force = request.owned ? f[0] : nullptr;
@@ -77,7 +78,7 @@ void Link::compute_remotely(bigint step, double **x, double **f)
   const bool fresh = is_fresh();
   stop_if(refusal([&] {
     mpi_->forces(head(step), fresh, count, atom->tag, atom->type, count ? x[0] : nullptr,
-                 count ? f[0] : nullptr);
+                 velocities_ && count ? atom->v[0] : nullptr, count ? f[0] : nullptr);
   }));
 }
 

@@ -21,6 +21,7 @@ struct LocalStep {
   const void *id;            // [all]
   const int *type;           // [all]
   const double *x;           // [all][3]
+  const double *v;           // [owned][3], or null where they are not wanted
   const double *owner;       // [all][2] the rank and the row of each atom, of fresh ones
   double skin;               // what LAMMPS's neighbour lists have beyond their cutoff
   double *force;             // [owned][3]

@@ -14,7 +14,7 @@ namespace {
 
 constexpr double first_pause = 0.1, longest_pause = 2.0;    // s between two knocks
 constexpr double glance = 1.0;                              // s between two looks at the server
-constexpr std::size_t head_size = 15;
+constexpr std::size_t head_size = 17;
 
 enum Tag { head_tag = 1702, text_tag, count_tag, label_tag, position_tag, answer_tag };
 
@@ -138,11 +138,13 @@ Welcome MpiServer::hello(const Settings &settings)
   if (ranks_.is_root()) send(text_.data(), text_.size(), MPI_CHAR, 0, text_tag);
   for (auto &part : parts_) part.answer.resize(2);
   converse("before the run", true);
-  return parse_welcome(parts_.front().text);
+  const Welcome welcome = parse_welcome(parts_.front().text);
+  velocities_ = welcome.velocities;
+  return welcome;
 }
 
 void MpiServer::forces(const StepHead &head, bool fresh, int count, const LAMMPS_NS::tagint *id,
-                       const int *type, const double *x, double *force)
+                       const int *type, const double *x, const double *v, double *force)
 {
   if (fresh) {
     order_.resize(static_cast<std::size_t>(count));
@@ -163,9 +165,12 @@ void MpiServer::forces(const StepHead &head, bool fresh, int count, const LAMMPS
       send(&part.labels[2 * size], 1, MPI_INT64_T, part.rank, count_tag);
       send(part.labels.data(), 2 * size, MPI_INT64_T, part.rank, label_tag);
     }
-    part.x.resize(3 * size);
-    for (std::size_t k = 0; k < size; ++k) std::copy_n(x + 3 * rows[k], 3, &part.x[3 * k]);
-    send(part.x.data(), 3 * size, MPI_DOUBLE, part.rank, position_tag);
+    part.x.resize((velocities_ ? 6 : 3) * size);
+    for (std::size_t k = 0; k < size; ++k) {
+      std::copy_n(x + 3 * rows[k], 3, &part.x[3 * k]);
+      if (velocities_) std::copy_n(v + 3 * rows[k], 3, &part.x[3 * (size + k)]);
+    }
+    send(part.x.data(), part.x.size(), MPI_DOUBLE, part.rank, position_tag);
     part.answer.resize(2 + 3 * size);
   }
   converse("at step " + std::to_string(head.timestep), false);
@@ -207,8 +212,7 @@ void MpiServer::send_head(Order order, const StepHead &head, bool fresh)
   head_ = {static_cast<double>(order), static_cast<double>(head.timestep), double(fresh),
            static_cast<double>(head.periodic), static_cast<double>(text_.size())};
   head_.insert(head_.end(), head.cell, head.cell + 9);
-  head_.push_back(static_cast<double>(head.kind));
-  head_.resize(head_size);
+  head_.insert(head_.end(), {static_cast<double>(head.kind), head.dt, double(velocities_)});
   send(head_.data(), head_size, MPI_DOUBLE, 0, head_tag);
 }
 

@@ -34,9 +34,10 @@ class MpiServer {
   static void say_gone(MPI_Comm server);
 
   Welcome hello(const Settings &settings);
-  // `fresh`: atoms or their order may have changed. x, force: [count][3]
+  // `fresh`: atoms or their order may have changed. x, v, force: [count][3]; v goes to a server
+  // that asked for velocities.
   void forces(const StepHead &head, bool fresh, int count, const LAMMPS_NS::tagint *id,
-              const int *type, const double *x, double *force);
+              const int *type, const double *x, const double *v, double *force);
 
  private:
   // The atoms of this rank that one of the server's ranks computes.
@@ -44,7 +45,7 @@ class MpiServer {
     int rank = 0;
     int first = 0, count = 0;            // in `order_`
     std::vector<std::int64_t> labels;    // [count][2] id and type
-    std::vector<double> x;               // [count][3]
+    std::vector<double> x;               // [count][3], then velocities if wanted
     std::vector<double> answer;          // 0, or 1 and the length of a text; then [count][3]
     std::string text;
   };
@@ -69,6 +70,7 @@ class MpiServer {
   std::vector<int> order_;             // rows of LAMMPS, part by part
   std::vector<double> head_;           // rank 0
   std::string text_;                   // rank 0
+  bool velocities_ = false;            // the server wants them
   std::vector<MPI_Request> sent_;
   Ranks::Seconds last_{0.0};           // how long the last answer took
 };
