@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forcenet_md.engines.lammps_library import LammpsError, check_arguments, run_lammps
+from forcenet_md.engines.lammps_library import check_arguments, run_lammps
 from forcenet_md.engines.plugin_build import build, installed_target
 from forcenet_md.errors import ForceNetError
 from forcenet_md.mpi import World, abort, join_world, one_for_all
