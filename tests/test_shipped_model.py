@@ -24,6 +24,10 @@ def test_its_card_is_complete_and_its_file_small() -> None:
     assert card.test_errors["relative"] <= 0.01
     assert set(card.test_errors["by_temperature"]) == {"600", "1200", "2000"}
     assert "interpolation" in card.notes
+    range_ = card.training_range
+    assert range_ is not None
+    assert len(range_.shortest) == 15
+    assert 10.0 < range_.largest_force <= 60.0  # `max_force` of the recipe
 
 
 def test_its_forces_on_new_compositions_and_temperatures() -> None:
