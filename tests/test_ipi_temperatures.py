@@ -41,7 +41,7 @@ def test_a_growing_file_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     os.rename(path, tmp_path / "#sim.out#0#")
     see(watcher)
     rng = np.random.default_rng(0)
-    values = rng.normal([300.0, 600.0], [3.0, 30.0], (100, 2))
+    values = rng.normal([300.0, 600.0], [3.0, 30.0], (400, 2))
     with path.open("w") as file:
         file.write(HEADER)
         for k, (cu, pt) in enumerate(values):
@@ -56,14 +56,14 @@ def test_a_growing_file_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert watcher.figures(1) == {}
     watcher.close()
     [told] = said
-    late = values[32:].mean(axis=0)
+    late = values[128:].mean(axis=0)
     assert told.startswith(
-        f"heat: mean of the last 68 of 100 lines of {path}: temperatures in K Cu "
+        f"heat: mean of the last 272 of 400 lines of {path}: temperatures in K Cu "
     )
     words = told.split(" in K ")[1].split()
     assert float(words[1]) == pytest.approx(late[0], abs=0.5)
     assert float(words[5]) == pytest.approx(late[1], abs=5.0)
-    assert float(words[7]) == pytest.approx(30.0 / np.sqrt(68), rel=0.5)  # "± 4"
+    assert float(words[7]) == pytest.approx(30.0 / np.sqrt(272), rel=0.5)  # "± 2"
 
 
 def test_a_file_that_is_appended_to(tmp_path: Path) -> None:
