@@ -75,7 +75,7 @@ def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dic
     model, first, *more = judged.values()
     report = Report(run=model.findings, against=first.findings, comparison=compare(model, first))
     for path in write_analysis(out / "analysis", report, model, first):
-        if path.stem in PICTURES:
+        if path.stem in PICTURES and path.suffix == ".png":
             shutil.copyfile(path, results / f"truth-{name}-{path.name}")
     frames = [read_lammps_dump(path)[-1] for path in made.dumps]
     card = read_card(model_path(MODEL))

@@ -82,12 +82,13 @@ def _verdict(r: Result) -> Iterator[str]:
             f"- **Diffusion**: farthest off for {element}, {_number(ratios[element], 2)} times the"
             f" teacher's (14 % wanted: {met})."
         )
-    for of, heat in r["heat"].items():
-        if heat:
-            yield (
-                f"- **Heat** of {of}: {_number(_read(heat['ev']).times(1e3), 4)} meV per atom and"
-                f" ps, {_number(_read(heat['kelvin']), 2)} K/ps shared with the potential energy."
-            )
+    if r["heat"][MODEL]:
+        found = [_heat(one) for of, one in r["heat"].items() if of != MODEL and one]
+        teachers = f"; of the teacher's runs {'; '.join(found)}" if found else ""
+        yield (
+            "- **Heat** per atom and ps, shared by kinetic and potential energy:"
+            f" {_heat(r['heat'][MODEL])}{teachers}."
+        )
     if r["path"] and r["test"].get("force_mae"):
         ratio = times_worse(r["path"], r["test"])
         yield (
@@ -95,6 +96,11 @@ def _verdict(r: Result) -> Iterator[str]:
             f" {r['path']['relative']:.1%} of mean |F| ({r['path']['n_frames']} frames),"
             f" {ratio:.2f} times the test error on the card."
         )
+
+
+def _heat(heat: Result) -> str:
+    ev, kelvin = _read(heat["ev"]), _read(heat["kelvin"])
+    return f"{_number(ev.times(1e3), 4)} meV ({_number(kelvin, 2)} K)"
 
 
 def _is_liquid(r: Result) -> bool:
