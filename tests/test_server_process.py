@@ -137,6 +137,22 @@ def test_the_twin_of_a_sigterm_is_no_second_signal(tmp_path):
         assert "stopped" in server.text
 
 
+def test_the_twin_of_a_sigterm_may_come_late():
+    """When the server has stopped, and Python has not."""
+    code = """
+import os, signal
+from forcenet_md.server.signals import StopSignal
+stop = StopSignal()
+with stop.installed():
+    stop.note()
+    os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGTERM)
+print("to the end")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "to the end\n")
+
+
 def test_a_second_sigterm_ends_it_at_once(tmp_path):
     place = address(tmp_path)
     with ServeProcess("--listen", place) as server, Client(place) as client:

@@ -34,11 +34,14 @@ class StopSignal:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals; give them back at the end."""
+        """Handle the signals; give them back at the end, but for the SIGTERM of a process that one
+        of them ended: its twin may yet come, and would end it with another status."""
         before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield
         finally:
+            if self.number == signal.SIGTERM and before[signal.SIGTERM] is signal.SIG_DFL:
+                before[signal.SIGTERM] = signal.SIG_IGN
             for number, handler in before.items():
                 signal.signal(number, handler)
 
