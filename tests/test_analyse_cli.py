@@ -121,8 +121,8 @@ def test_many_elements_have_a_table_and_a_figure_of_some_pairs(
     assert "the first 30 of 36; --out has all" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "analysis.json").read_text())["run"]["pairs"]) == 36
     with Image.open(tmp_path / "pair-distributions.png") as picture:
-        rows, columns = 4, 5  # of 20 pairs
-        assert picture.size == (150 * 2.6 * columns, 150 * 2.1 * rows)
+        rows, columns = 5, 4  # of 20 pairs
+        assert picture.size == (150 * 2.3 * columns, 150 * 1.9 * rows)
 
 
 def test_runs_of_other_timesteps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

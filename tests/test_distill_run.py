@@ -155,7 +155,8 @@ def test_a_distillation_is_killed_and_goes_on_and_ends_with_a_model(tmp_path: Pa
     assert card.test_errors["relative"] < 0.3
     page = files.report.read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
 
     evaluated = subprocess.run(
         [
