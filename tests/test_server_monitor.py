@@ -85,6 +85,12 @@ def test_a_flood_of_lines_is_cut_and_counted(clock, log):
     lines = log.read().splitlines()
     assert f"{5000 - Monitor.burst} more lines were not written" in lines[-2]
     assert lines[-1].endswith("client 1 behaves")
+    for k in range(Monitor.burst):
+        monitor.note(f"client {k}", "was told off")
+    monitor.stopped()
+    *_, counted, last = log.read().splitlines()
+    assert counted.endswith(" 1 more lines were not written")
+    assert last.endswith(" stopped")
 
 
 def test_a_line_is_one_line_of_limited_length_whatever_a_client_sends(log):

@@ -195,15 +195,22 @@ class Monitor:
         return "1 client" if self.clients == 1 else f"{self.clients} clients"
 
     def log(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._interval > self.summary_every:
-            silent = self._in_interval - self.burst
-            self._interval, self._in_interval = now, 0
-            if silent > 0:
-                self._emit(f"{silent} more lines were not written")
+        if time.monotonic() - self._interval > self.summary_every:
+            self._begin_interval()
         self._in_interval += 1
         if self._in_interval <= self.burst:
             self._emit(text)
+
+    def stopped(self) -> None:
+        """The last word, however many there were before."""
+        self._begin_interval()
+        self.log("stopped")
+
+    def _begin_interval(self) -> None:
+        silent = self._in_interval - self.burst
+        self._interval, self._in_interval = time.monotonic(), 0
+        if silent > 0:
+            self._emit(f"{silent} more lines were not written")
 
     def _emit(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escape(text[:LONGEST_LINE])}"

@@ -156,4 +156,4 @@ def serve(
             monitor.left("LAMMPS", guest.steps, ENDS[order])
             if order is Order.BYE:
                 comm.Disconnect()
-        monitor.log("stopped")
+        monitor.stopped()

@@ -152,7 +152,7 @@ def run(
         if driver is not None:
             driver.connect()
         server.serve()
-        monitor.log("stopped")
+        monitor.stopped()
         if driver is not None and driver.failure is not None:
             raise driver.failure
 
