@@ -140,8 +140,9 @@ def test_the_twin_of_a_sigterm_is_no_second_signal(tmp_path):
 def test_the_twin_of_a_sigterm_may_come_late():
     """When the server has stopped, and Python has not."""
     code = """
-import os, signal
+import os, signal, sys
 from forcenet_md.server.signals import StopSignal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as that of the command line
 stop = StopSignal()
 with stop.installed():
     stop.note()

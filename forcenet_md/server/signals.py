@@ -40,7 +40,7 @@ class StopSignal:
         try:
             yield
         finally:
-            if self.number == signal.SIGTERM and before[signal.SIGTERM] is signal.SIG_DFL:
+            if self.number == signal.SIGTERM:
                 before[signal.SIGTERM] = signal.SIG_IGN
             for number, handler in before.items():
                 signal.signal(number, handler)
