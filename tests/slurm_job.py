@@ -61,6 +61,7 @@ class Job:
         for name, text in {"srun": SRUN, "squeue": SQUEUE, "scontrol": SCONTROL}.items():
             (self.programs / name).write_text(text)
             (self.programs / name).chmod(0o755)
+        self.number = str(os.getpid())  # of one worker's tests: i-PI's socket is called after it
         self.variables: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 
@@ -69,7 +70,7 @@ class Job:
             **os.environ,
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "FORCENET_MD_ENV": sys.prefix,
-            "SLURM_JOB_ID": "4711",
+            "SLURM_JOB_ID": self.number,
             "SLURM_NTASKS": "1",
             "SLURM_NTASKS_HET_GROUP_1": "1",
             "SLURMD_NODENAME": "127.0.0.1",

@@ -53,7 +53,7 @@ class TestIpi:
         code, output = job.ended()
         assert code == 0, output
         assert "queued again" in output
-        assert (job.folder / "scontrol.txt").read_text() == "requeue 4711\n"
+        assert (job.folder / "scontrol.txt").read_text() == f"requeue {job.number}\n"
 
         last = steps_of(job)[-1]
         assert last < 1000
@@ -61,7 +61,7 @@ class TestIpi:
         code, output = job.run(script, SLURM_RESTART_COUNT="1")
         assert code == 0, output
         assert "queued again" not in output
-        assert (job.folder / "scontrol.txt").read_text() == "requeue 4711\n"
+        assert (job.folder / "scontrol.txt").read_text() == f"requeue {job.number}\n"
         assert steps_of(job) == list(range(0, last + 21, 10))
 
     def test_ends_when_the_model_fails(self, script: str, job: Job) -> None:

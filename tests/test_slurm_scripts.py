@@ -35,7 +35,7 @@ def test_a_long_run_stops_in_time_is_queued_again_and_goes_on(job: Job) -> None:
     code, output = job.run("long-run.sh", SECONDS_LEFT="121")
     assert code == 0, output
     assert "Wall time limit reached" in output
-    assert (job.folder / "scontrol.txt").read_text() == "requeue 4711\n"
+    assert (job.folder / "scontrol.txt").read_text() == f"requeue {job.number}\n"
     assert not (job.folder / "alloy-final.data").exists()
 
     done = int(re.findall(r"Loop time of .* for (\d+) steps", output)[0])
@@ -44,7 +44,7 @@ def test_a_long_run_stops_in_time_is_queued_again_and_goes_on(job: Job) -> None:
     assert "Reading restart file" in output
     assert re.findall(r"Current step +: (\d+)", output) == [str(done)]
     assert "all steps are done" in output
-    assert (job.folder / "scontrol.txt").read_text() == "requeue 4711\n"
+    assert (job.folder / "scontrol.txt").read_text() == f"requeue {job.number}\n"
     assert (job.folder / "alloy-final.data").exists()
 
 
