@@ -336,7 +336,8 @@ def test_a_teacher_s_run_goes_on(tmp_path: Path) -> None:
     from benchmarks.nvt.teacher import run_teacher
 
     def run(name: str, ps: float) -> list[Atoms]:
-        return run_teacher(tmp_path / name, copper(), "emt", ["Cu"], 500.0, ps, 0.01)
+        plan = schedule(500.0, ps, 1.0, 0.01, 10, seed=7)
+        return run_teacher(tmp_path / name, copper(), "emt", ["Cu"], plan)
 
     run("cut", 1.0)
     first = tmp_path / "cut" / "segment-0000.extxyz"

@@ -7,15 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ase.build import bulk
 
+from benchmarks.nvt.files import read_segment
 from benchmarks.segments import data, dump
 from benchmarks.truth import __main__ as truth
-from benchmarks.truth import dynamics
+from benchmarks.truth import starts
+from benchmarks.truth.dynamics import run_teachers
 from benchmarks.truth.heat import energies, heat
 from benchmarks.truth.page import write_page
 from benchmarks.truth.studies import STUDIES
 from forcenet_md.errors import DataError
+from forcenet_md.simulation.observables import read_lammps_dump
 
 QUICK = replace(
     STUDIES["small"], ps=0.6, timestep=0.002, every=0.02, segment=0.1, settle=0.1, teachers=2
@@ -25,50 +30,92 @@ QUICK = replace(
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts that are not settled."""
-    text = dynamics.FIND_START.replace("run 10000", "run 1000").replace("run 5000", "run 100")
-    monkeypatch.setattr(dynamics, "FIND_START", text.replace("10 1000 10000", "10 100 1000"))
+    text = starts.FIND_START.replace("run 10000", "run 1000").replace("run 5000", "run 100")
+    monkeypatch.setattr(starts, "FIND_START", text.replace("10 1000 10000", "10 100 1000"))
     monkeypatch.setitem(STUDIES, "small", QUICK)
 
 
 @pytest.mark.usefixtures("short")
 def test_the_teacher_heats_nothing_and_a_run_that_was_cut_is_the_same(tmp_path: Path) -> None:
     """What is kept is kept to what the timestep leaves; 0.04 eV/ps of heat would be 5 meV here."""
-    made = dynamics.run(tmp_path, QUICK, QUICK.ps, 2)
+    one = replace(QUICK, teachers=1)
+    made = run_teachers(tmp_path, one, QUICK.ps)[0]
     assert made.stopped is None
-    _, energy = energies(made)
+    _, energy = energies(made, one)
     assert len(energy) == 6
     assert abs(energy - energy[0]).max() < 1e-3
-    found = heat(made, QUICK.settle)
+    found = heat(made, one)
     assert found is not None
     assert abs(found.value) < 2e-3
     whole = dump(made.folder, 5).read_text()
     assert whole.count("ITEM: TIMESTEP") == 5  # none twice
     data(made.folder, 5).unlink()
-    dynamics.run(tmp_path, QUICK, QUICK.ps, 2)
+    run_teachers(tmp_path, one, QUICK.ps)
     assert dump(made.folder, 5).read_text() == whole
     with pytest.raises(DataError, match="another temperature"):
-        dynamics.run(tmp_path, replace(QUICK, temperature=900.0), QUICK.ps, 2)
+        run_teachers(tmp_path, replace(one, temperature=900.0), QUICK.ps)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short", "plugin")
 def test_a_whole_study(tmp_path: Path) -> None:
-    results, page = tmp_path / "results", tmp_path / "docs" / "validation.md"
-    results.mkdir()
-    page.parent.mkdir()
-    words = ["small", "--out", str(tmp_path / "out"), "--results", str(results)]
-    assert truth.main([*words, "--page", str(page)]) == 0
-    found = json.loads((results / "truth-small.json").read_text())
-    assert found["stopped"] is None
+    found, text = conducted("small", tmp_path)
     assert found["formula"].keys() == {"Ag", "Au", "Cu", "Pd", "Pt"}
-    assert found["heat"].keys() == {"model", "teacher 1", "teacher 2"}
+    assert all(found["heat"].values())
     assert found["path"]["relative"] < 0.05
     assert found["pairs"].keys() >= {"Ag-Ag", "Au-Cu"}
+    assert "- **Ran** all of 0.6 ps." in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plugin")
+def test_a_teacher_of_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model and teacher begin alike: with the teacher's last velocities."""
+    crystal = tmp_path / "copper.cif"
+    bulk("Cu", cubic=True).write(crystal)
+    study = replace(
+        QUICK, temperature=300.0, teacher="emt", elements=("Cu",), crystal=crystal, teacher_ps=0.4
+    )
+    monkeypatch.setitem(STUDIES, "small", study)
+    monkeypatch.setattr(starts, "WARMED", 0.1)
+    found, text = conducted("small", tmp_path)
+    assert found["formula"] == {"Cu": 32}
+    assert found["heat"]["model"]
+    assert not found["heat"]["teacher 1"]  # by ASE nobody counts what the thermostat took
+    assert all(found["hours"].values())
+    assert "teacher emt, 2 runs of 0.4 ps." in text
+    first = read_lammps_dump(tmp_path / "out" / "model" / "segment-0000.dump")[0]
+    warm = read_segment(tmp_path / "out" / "start" / "segment-0000.extxyz")[-1]
+    np.testing.assert_allclose(first.get_velocities(), warm.get_velocities(), rtol=1e-4, atol=1e-6)
+
+
+def conducted(name: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """The results of a study that ran to its end, and the page."""
+    results, page = folder / "results", folder / "docs" / "validation.md"
+    results.mkdir()
+    page.parent.mkdir()
+    words = [name, "--out", str(folder / "out"), "--results", str(results)]
+    assert truth.main([*words, "--page", str(page)]) == 0
+    found = json.loads((results / f"truth-{name}.json").read_text())
+    assert found["stopped"] is None
+    assert found["heat"].keys() == {"model", "teacher 1", "teacher 2"}
     assert all(0.0 < noise < 2.0 for one in found["pairs"].values() for noise in one["noise"])
     text = page.read_text()
-    assert "- **Ran** all of 0.6 ps." in text
-    assert "](../results/truth-small-pair-distributions.png)" in text
-    assert (results / "truth-small-pair-distributions.png").is_file()
+    assert f"](../results/truth-{name}-pair-distributions.png)" in text
+    assert (results / f"truth-{name}-pair-distributions.png").is_file()
+    return found, text
+
+
+def test_what_is_expected_of_a_perfect_model() -> None:
+    """Of means over normal noise, 500 bins of them."""
+    rng = np.random.default_rng(3)
+    model, teacher, n = 50.0, 8.0, 3
+    mine = rng.normal(size=(200, 500)) / np.sqrt(model)
+    theirs = rng.normal(size=(n, 200, 500)) / np.sqrt(teacher)
+    away = np.abs(mine - theirs.mean(axis=0)).sum(axis=1).mean()
+    noise = np.abs(theirs[0] - theirs[1:].mean(axis=0)).sum(axis=1).mean()
+    assert away == pytest.approx(truth.noise_scale(model, teacher, n) * noise, rel=0.01)
+    assert truth.noise_scale(1.0, 1.0, 4) == pytest.approx((1.25 / (4 / 3)) ** 0.5)
 
 
 def estimate(value: float, error: float = 0.1) -> dict[str, float]:
@@ -76,7 +123,10 @@ def estimate(value: float, error: float = 0.1) -> dict[str, float]:
 
 
 def diffusing(coefficient: float) -> dict[str, Any]:
-    return {"Cu": {"coefficient": estimate(coefficient), "slope": estimate(1.0)}}
+    return {
+        "Cu": {"coefficient": estimate(coefficient), "slope": estimate(1.0)},
+        "Ag": {"coefficient": estimate(0.001), "slope": estimate(0.3)},
+    }
 
 
 @pytest.mark.parametrize(
@@ -95,11 +145,11 @@ def test_the_page_says_whether_goals_are_met(
     result = {
         "study": "molten", "title": "molten", "model": "m", "model_sha256": "0" * 64,
         "teacher": "t", "steps": 10, "timestep_fs": 2.0, "ps": 1.0, "settle_ps": 0.1,
-        "stopped": None, "formula": {"Cu": 500}, "path": None, "test": {},
+        "teacher_ps": 1.0, "stopped": None, "formula": {"Cu": 500}, "path": None, "test": {},
         "temperatures": {of: {"Cu": estimate(300.0)} for of in ("model", *teachers)},
         "diffusion": {"model": diffusing(ratio)}
         | {of: diffusing(value) for of, value in teachers.items()},
-        "pairs": {"Cu-Cu": {"model": deviation, "noise": [0.01, 0.03]}},
+        "pairs": {"Cu-Cu": {"model": deviation, "noise": [0.01, 0.03], "expected": 0.02}},
         "heat": {"model": {"ev": estimate(0.001), "kelvin": estimate(3.0)}},
         "hours": {"model": 1.0}, "hardware": "a processor",
     }  # fmt: skip
@@ -107,4 +157,6 @@ def test_the_page_says_whether_goals_are_met(
     write_page(tmp_path, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert words in text
+    assert "Within the time of the teacher's runs Ag do not diffuse." in text
+    assert "| Ag |" not in text.split("diffusion, Å²/ps")[1]
     assert "1.0000 ± 100.0000 meV" in text

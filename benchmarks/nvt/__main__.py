@@ -32,7 +32,7 @@ from benchmarks.nvt.figures import Bond, Run, as_run, deviations, halves, pair_d
 from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import DUMP_EVERY, ModelRun, run_model
 from benchmarks.nvt.report import file_name, page
-from benchmarks.nvt.teacher import SPACING, path_errors, run_teacher
+from benchmarks.nvt.teacher import SEGMENT, SPACING, path_errors, run_teacher
 from benchmarks.segments import Schedule, schedule
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import shortest_distance
@@ -142,16 +142,13 @@ def _described(run: Run, bonds: Sequence[Bond]) -> dict[str, Any]:
 
 def _reference(given: argparse.Namespace, step: float) -> Run:
     start = read_start(given.reference_start or given.start)
-    frames = run_teacher(
-        given.out / "teacher",
-        start,
-        given.teacher,
-        _elements(given, start.get_chemical_symbols()),
-        given.temperature,
-        given.reference_ps,
-        step,
+    elements = _elements(given, start.get_chemical_symbols())
+    plan = schedule(
+        given.temperature, given.reference_ps, SEGMENT, step, round(SPACING / step), seed=7
     )
-    return as_run(frames, SPACING, begins=SPACING)
+    frames = run_teacher(given.out / "teacher", start, given.teacher, elements, plan)
+    spacing = plan.spacing
+    return as_run(frames, spacing, begins=spacing)
 
 
 def _elements(given: argparse.Namespace, symbols: list[str]) -> list[str]:

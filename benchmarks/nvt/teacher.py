@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from math import ceil
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
 from benchmarks.nvt.files import check_same, read_segment
+from benchmarks.segments import Schedule, segment_name
 from forcenet_md.data.compiling import sha256
 from forcenet_md.data.frames import write_frames
 from forcenet_md.data.visiting import heated, langevin
@@ -23,59 +23,60 @@ from forcenet_md.engines.prepared import DAMP
 from forcenet_md.errors import DataError
 
 SPACING = 0.1  # ps between frames
-SEGMENT = 10  # frames: what is lost when the run is cut
+SEGMENT = 1.0  # ps: what is lost when the run is cut
 HEAT = 2.0  # at the start: a crystal at rest takes half of it, as `prepare` has it
 
 
 def run_teacher(
-    folder: Path,
-    start: Atoms,
-    teacher: str,
-    elements: Sequence[str],
-    temperature: float,
-    ps: float,
-    timestep: float,
+    folder: Path, start: Atoms, teacher: str, elements: Sequence[str], plan: Schedule
 ) -> list[Atoms]:
-    """Frames of Langevin dynamics by the teacher, SPACING apart, with momenta.
+    """Frames of Langevin dynamics by the teacher, plan.every steps apart, with momenta.
 
-    temperature: K; ps: rounded up to whole segments; timestep: ps. Every segment is a file that
-    the next one starts from: the run goes on after a stop, and comes to the same trajectory.
+    Every segment is a file that the next one starts from: the run goes on after a stop, and comes
+    to the same trajectory. start: with random velocities if it has none.
     Raises DataError if the folder is of another run, or where the teacher fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     structure = folder / "start.extxyz"
     write_frames(structure, [start])
-    settings = {"teacher": teacher, "structure": sha256(structure), "temperature": temperature,
-                "timestep": timestep}  # fmt: skip
+    settings = {"teacher": teacher, "structure": sha256(structure), "seed": plan.seed,
+                "temperature": plan.temperature, "timestep": plan.timestep, "every": plan.every,
+                "segment": plan.segment}  # fmt: skip
     check_same(folder / "settings.json", settings)
-    files = [folder / f"segment-{k:04d}.extxyz" for k in range(segments(ps))]
+    files = [segment_file(folder, k) for k in range(plan.segments)]
     missing = [k for k, file in enumerate(files) if not file.is_file()]
     began = time.monotonic()
     with Crew(teacher, elements, 1) as crew:
         for done, k in enumerate(missing, 1):
-            rng = np.random.default_rng([7, k])
-            atoms = read_segment(files[k - 1])[-1] if k else heated(start, temperature, rng, HEAT)
-            write_frames(files[k], segment(atoms, crew, temperature, timestep, rng))
+            rng = np.random.default_rng([plan.seed, k])
+            atoms = read_segment(files[k - 1])[-1] if k else start.copy()
+            if not atoms.has("momenta"):
+                atoms = heated(atoms, plan.temperature, rng, HEAT)
+            write_frames(files[k], _segment(atoms, crew, plan, k, rng))
             left = (time.monotonic() - began) * (len(missing) - done) / done / 60.0
-            told = f"{(k + 1) * SEGMENT * SPACING:g} of {len(files) * SEGMENT * SPACING:g} ps"
+            told = f"{(k + 1) * plan.segment * plan.timestep:g} of {plan.ps:g} ps"
             print(f"{teacher}: {told}, {left:.0f} min left", flush=True)
     return [atoms for file in files for atoms in read_segment(file)]
 
 
-def segments(ps: float) -> int:
-    return max(1, ceil(ps / (SEGMENT * SPACING) - 1e-9))
+def segment_file(folder: Path, k: int) -> Path:
+    return folder / f"{segment_name(k)}.extxyz"
 
 
-def segment(
-    atoms: Atoms, crew: Crew, temperature: float, timestep: float, rng: np.random.Generator
+def _segment(
+    atoms: Atoms, crew: Crew, plan: Schedule, k: int, rng: np.random.Generator
 ) -> list[Atoms]:
-    """The frames of the next SEGMENT * SPACING ps."""
+    """The frames of segment k; each says its step, the last one what they took together."""
+    began = time.monotonic()
+    atoms.info.clear()
     atoms.calc = TeacherCalculator(crew)
-    dynamics = langevin(atoms, temperature, 1000.0 * timestep, DAMP, rng)
+    dynamics = langevin(atoms, plan.temperature, 1000.0 * plan.timestep, DAMP, rng)
     frames = []
-    for _ in range(SEGMENT):
-        dynamics.run(max(1, round(SPACING / timestep)))
+    for step in range(plan.every, plan.segment + 1, plan.every):
+        dynamics.run(plan.every)
         frames.append(atoms.copy())
+        frames[-1].info["step"] = k * plan.segment + step
+    frames[-1].info["seconds"] = time.monotonic() - began
     return frames
 
 

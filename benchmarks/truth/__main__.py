@@ -2,13 +2,13 @@
 
     python -m benchmarks.truth STUDY --out FOLDER [--ps 200]
 
-from the root of the repository; STUDY is solid, molten or small. The teacher finds the density and
-the start. From there LAMMPS moves the atoms on `forcenet-md serve`, and, as often as the study
-says, on the teacher itself with other random numbers: how far these are apart is the teacher's own
-noise. They are judged as `forcenet-md analyse` does. The same command goes on after a stop, with
-nothing lost but the last segment, to the same trajectory; a larger --ps makes the runs longer.
---results gets truth-STUDY.json and pictures; docs/validation.md is written of all studies that are
-there.
+from the root of the repository; STUDY is solid, molten, small, lips-600 or lips-900. The teacher
+makes the start. From there LAMMPS moves the atoms on `forcenet-md serve`; and, as often as the
+study says, the teacher does, with other random numbers (in LAMMPS, or in ASE where it is a
+calculator of ASE): how far these are apart is its own noise. They are judged as `forcenet-md
+analyse` does. The same command goes on after a stop, with nothing lost but the last segment, to the
+same trajectory; a larger --ps makes the runs longer. --results gets truth-STUDY.json and pictures;
+docs/validation.md is written of all studies that are there.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import numpy as np
 
 from benchmarks.hardware import hardware
 from benchmarks.nvt.teacher import path_errors
-from benchmarks.truth.dynamics import Made, run
-from benchmarks.truth.heat import KELVIN, heat, seconds
-from benchmarks.truth.page import write_page
-from benchmarks.truth.studies import ELEMENTS, STUDIES, Study
+from benchmarks.truth.dynamics import Made, run_model, run_teachers
+from benchmarks.truth.heat import KELVIN, heat
+from benchmarks.truth.page import MODEL, PICTURES, write_page
+from benchmarks.truth.studies import STUDIES, Study
 from forcenet_md.artifact.export import read_card
 from forcenet_md.errors import ForceNetError
 from forcenet_md.inference.load import model_path
@@ -43,9 +43,7 @@ from forcenet_md.simulation.observables import PairDistribution, read_lammps_dum
 from forcenet_md.simulation.trajectory import Reading, Trajectory
 from forcenet_md.writing import write_text
 
-MODEL = "alloy"
 LABELLED = 25  # frames of the model's path
-PICTURES = ("pair-distributions", "displacements", "spectra")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,40 +66,42 @@ def main(arguments: list[str] | None = None) -> int:
 
 def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dict[str, Any]:
     """Run what is not there, and judge."""
-    teachers = [run(out, study, ps, 2 + k) for k in range(study.teachers)]
-    made = run(out, study, ps, 1, MODEL)
-    runs = {"model": made} | {f"teacher {k + 1}": each for k, each in enumerate(teachers)}
+    teachers = run_teachers(out, study, ps)
+    made = run_model(out, study, ps)
+    runs = {MODEL: made} | {f"teacher {k + 1}": each for k, each in enumerate(teachers)}
     judged = {of: analysed(of, each, study) for of, each in runs.items()}
     model, first, *more = judged.values()
     report = Report(run=model.findings, against=first.findings, comparison=compare(model, first))
     for path in write_analysis(out / "analysis", report, model, first):
         if path.stem in PICTURES and path.suffix == ".png":
             shutil.copyfile(path, results / f"truth-{name}-{path.name}")
-    frames = [read_lammps_dump(path)[-1] for path in made.dumps]
-    card = read_card(model_path(MODEL))
+    scale = noise_scale(ps - study.settle, teachers[0].plan.ps - study.settle, len(teachers))
+    frames = [read_lammps_dump(path)[-1] for path in made.files]
+    path = model_path(study.model).absolute()
+    card = read_card(path)
     return {
         "study": name,
         "title": study.title,
-        "model": MODEL,
+        "model": study.model,
         "model_sha256": card.sha256,
-        "teacher": "zhou2004",
+        "teacher": study.teacher,
         "temperature": study.temperature,
         "timestep_fs": 1000.0 * study.timestep,
         "settle_ps": study.settle,
         "ps": ps,
+        "teacher_ps": teachers[0].plan.ps,
         "steps": made.plan.steps,
         "stopped": made.stopped,
         "formula": model.findings.formula,
         "temperatures": {of: _temperatures(each) for of, each in judged.items()},
         "diffusion": {of: _diffusion(each) for of, each in judged.items()},
-        "pairs": pairs(model, [first, *more]),
-        "heat": {of: _heat(each, study) for of, each in runs.items()},
+        "pairs": pairs(model, [first, *more], scale),
+        "heat": {of: heat_of(each, study) for of, each in runs.items()},
         "path": path_errors(
-            out / f"path-{len(frames)}", frames, str(model_path(MODEL).absolute()), "zhou2004",
-            ELEMENTS, LABELLED,
+            out / f"path-{len(frames)}", frames, str(path), study.teacher, study.elements, LABELLED,
         ),
         "test": card.test_errors,
-        "hours": {of: seconds(each) / 3600.0 for of, each in runs.items()},
+        "hours": {of: each.seconds / 3600.0 for of, each in runs.items()},
         "hardware": hardware(),
     }  # fmt: skip
 
@@ -109,19 +109,30 @@ def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dic
 def analysed(name: str, made: Made, study: Study) -> Run:
     how = Reading((), None, study.timestep, study.settle, 1)
     print(f"reading {name}", flush=True)
-    return judge(Trajectory(made.dumps, how), name, Settings(), lambda _: None, lambda: False)
+    return judge(Trajectory(made.files, how), name, Settings(), lambda _: None, lambda: False)
 
 
-def pairs(model: Run, teachers: Sequence[Run]) -> dict[str, Any]:
-    """How far g(r) is, by pair, from the mean of all the teacher's runs; and of each of these from
-    the mean of the others, which is the noise."""
+def pairs(model: Run, teachers: Sequence[Run], scale: float) -> dict[str, Any]:
+    """How far g(r) is, by pair, from the mean of all the teacher's runs (model), each of these from
+    the mean of the others (noise), and, by that, a perfect model's (expected)."""
     curves = [each.curves.g for each in (model, *teachers)]
     mine, *theirs = [each for each in curves if each is not None]
     away = mine.deviation(mean(theirs))
     noise = [
         each.deviation(mean([other for other in theirs if other is not each])) for each in theirs
-    ] if len(theirs) > 1 else []  # fmt: skip
-    return {pair: {"model": away[pair], "noise": [each[pair] for each in noise]} for pair in away}
+    ]
+    found = {}
+    for pair in away:
+        of = [each[pair] for each in noise]
+        found[pair] = {"model": away[pair], "noise": of, "expected": scale * float(np.mean(of))}
+    return found
+
+
+def noise_scale(model: float, teacher: float, teachers: int) -> float:
+    """What a perfect model's run is away from the mean of n teachers', in parts of what one of
+    these is away from the mean of the others: variances go with one over the length (ps)."""
+    mine = 1.0 / model + 1.0 / (teachers * teacher)
+    return float(np.sqrt(mine * teacher / (1.0 + 1.0 / (teachers - 1))))
 
 
 def mean(curves: Sequence[PairDistribution]) -> PairDistribution:
@@ -138,8 +149,8 @@ def _diffusion(run: Run) -> dict[str, Any]:
     return {of: each.model_dump(mode="json") for of, each in run.findings.diffusion.items()}
 
 
-def _heat(made: Made, study: Study) -> dict[str, Any] | None:
-    found = heat(made, study.settle)
+def heat_of(made: Made, study: Study) -> dict[str, Any] | None:
+    found = heat(made, study)
     if found is None:
         return None
     return {"ev": found.model_dump(), "kelvin": found.times(KELVIN).model_dump()}
