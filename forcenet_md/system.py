@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,32 +83,68 @@ def _spans(data: bytes) -> bool:
     return bool(np.linalg.svd(unit, compute_uv=False)[-1] > 1e-8)
 
 
+class Contact(NamedTuple):
+    """The closest pair of a structure, by the ratio to what its elements are known from.
+
+    ratio: distance / the shortest known; distance: Å; a, b: rows from 0, or ids on many ranks;
+    trained: the shortest known is that of training frames, and not of radii
+    """
+
+    ratio: float
+    distance: float
+    a: int
+    b: int
+    trained: bool
+
+
 @dataclass(slots=True)
 class Forces:
-    """The answer for one System. What the model does not have is None, never zero.
+    """The answer for one System, and what was seen on the way. What a model does not have, and what
+    nobody looked for, is None, never zero.
 
     forces: [n_atoms, 3] eV/Å
     energy: eV, or None
     stress: [3, 3] eV/Å³ with ASE's sign (−virial / volume), or None
-    extras: what was seen beside them: `net_force` [3] eV/Å and `torque` [3] eV that were taken
-        out, `contact` (inference/contacts.py), `force_spread` of a committee, …
+    net_force, torque: [3] eV/Å and [3] eV that the network gave; taken out, see inference/rigid.py
+    contact: the closest pair, where one is near
+    force_spread: [n_atoms] eV/Å, how far the members of a committee are apart
+    frame_spread: eV/Å, the most that a force differs between rotated frames
+    imbalance: the most work of a rank over the mean of all
     """
 
     forces: NDArray[np.float64]
     energy: float | None = None
     stress: NDArray[np.float64] | None = None
-    extras: dict[str, Any] = field(default_factory=dict)
+    net_force: NDArray[np.float64] | None = None
+    torque: NDArray[np.float64] | None = None
+    contact: Contact | None = None
+    force_spread: NDArray[np.float64] | None = None
+    frame_spread: float | None = None
+    imbalance: float | None = None
 
     @property
     def net_force_per_atom(self) -> float:
         """eV/Å: how large the net force was that the evaluator saw; 0 where it saw none."""
-        net = self.extras.get("net_force")
+        net = self.net_force
         return 0.0 if net is None else float(np.linalg.norm(net)) / max(len(self.forces), 1)
 
-    @property
-    def force_spread(self) -> NDArray[np.float64] | None:
-        """[n_atoms] eV/Å: how far the members of a committee are apart; None from one model."""
-        return self.extras.get("force_spread")
+    def seen(self) -> dict[str, float]:
+        """What was seen, as the numbers that records and i-PI's extras have; eV/Å, contact_distance
+        in Å, net_force per atom."""
+        found = {"largest_force": largest_force(self.forces)[1]}
+        if self.net_force is not None:
+            found["net_force"] = self.net_force_per_atom
+        if self.contact is not None:
+            found["contact_distance"] = self.contact.distance
+            found["contact_ratio"] = self.contact.ratio
+        if self.force_spread is not None:
+            found["force_spread_max"] = float(self.force_spread.max(initial=0.0))
+            found["force_spread_mean"] = float(self.force_spread.mean())
+        if self.frame_spread is not None:
+            found["frame_spread_max"] = self.frame_spread
+        if self.imbalance is not None:
+            found["imbalance"] = self.imbalance
+        return found
 
 
 def largest_force(forces: NDArray[np.float64]) -> tuple[int, float]:

@@ -90,7 +90,7 @@ def worst(
 
 def different_contact(one: Forces, many: Forces) -> float:
     """How far apart the ratios of the closest pairs are; infinity for other atoms."""
-    a, b = one.extras.get("contact"), many.extras.get("contact")
+    a, b = one.contact, many.contact
     if a is None or b is None:
         return 0.0 if a is b else inf
     # one pair in a lattice is as close as the next but for rounding

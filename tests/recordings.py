@@ -87,7 +87,7 @@ class Simulation:
         positions: NDArray[np.float64] | None = None,
         atoms: Atoms | None = None,
         velocities: bool = True,
-        **extras: Any,
+        **seen: Any,
     ) -> tuple[Request, Forces]:
         atoms = atoms or self.atoms
         shape = (len(atoms), 3)
@@ -103,7 +103,7 @@ class Simulation:
             ids=np.arange(1, len(atoms) + 1),
         )
         system = System.make(positions, atoms.numbers, atoms.cell.array, atoms.pbc)
-        forces = Forces(self.rng.normal(0, 1.0, shape), extras={"net_force": np.ones(3), **extras})
+        forces = Forces(self.rng.normal(0, 1.0, shape), net_force=np.ones(3), **seen)
         self.asked.append((Request(self.session, system, moment=moment), forces))
         return self.asked[-1]
 

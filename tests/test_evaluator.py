@@ -105,7 +105,7 @@ def test_net_force_is_taken_out_and_told(evaluator):
     net = held.forces.sum(axis=0)
     assert np.abs(net).max() > 1e-3
     assert np.abs(free.forces.sum(axis=0)).max() < 1e-10
-    np.testing.assert_allclose(free.extras["net_force"], net, rtol=1e-12)
+    np.testing.assert_allclose(free.net_force, net, rtol=1e-12)
     np.testing.assert_allclose(held.forces - net / len(atoms), free.forces, atol=1e-12)
     assert free.energy is None
     assert free.stress is None

@@ -123,8 +123,8 @@ def test_the_mean_is_that_of_turned_structures_one_by_one(
     np.testing.assert_allclose(found.forces, each.mean(axis=0), rtol=0, atol=1e-12)
     if not committee:
         apart = np.sqrt(((each - each.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
-        assert found.extras["frame_spread_max"] == pytest.approx(apart.max(), rel=1e-9)
-        assert "frame_spread_max" not in answer(alone, atoms).extras
+        assert found.frame_spread == pytest.approx(apart.max(), rel=1e-9)
+        assert answer(alone, atoms).frame_spread is None
 
 
 def test_one_frame_is_none(paths: list[Path]) -> None:
@@ -177,8 +177,8 @@ def test_held_atoms_keep_their_net_force_in_every_frame(tmp_path: Path) -> None:
     write_model(tmp_path / "m.pt")
     evaluator = load([tmp_path / "m.pt"], 4)
     kept, removed = (answer(evaluator, alloy(), keep=keep) for keep in (True, False))
-    np.testing.assert_allclose(kept.extras["net_force"], removed.extras["net_force"], atol=1e-12)
-    np.testing.assert_allclose(kept.forces.sum(axis=0), kept.extras["net_force"], atol=1e-12)
+    np.testing.assert_allclose(kept.net_force, removed.net_force, atol=1e-12)
+    np.testing.assert_allclose(kept.forces.sum(axis=0), kept.net_force, atol=1e-12)
     np.testing.assert_allclose(removed.forces.sum(axis=0), 0.0, atol=1e-12)
 
 
@@ -200,8 +200,8 @@ def test_aligned_forces_turn_exactly_with_the_cell(
     for matrix in Rotation.random(3, rng=1).as_matrix():
         found = answer(evaluator, turned(atoms, matrix))
         np.testing.assert_allclose(found.forces, straight.forces @ matrix.T, rtol=0, atol=1e-13)
-        net = straight.extras["net_force"] @ matrix.T
-        np.testing.assert_allclose(found.extras["net_force"], net, rtol=0, atol=1e-10)
+        net = straight.net_force @ matrix.T
+        np.testing.assert_allclose(found.net_force, net, rtol=0, atol=1e-10)
     plain = load(paths, n)
     there = answer(plain, turned(atoms, matrix)).forces
     off = np.abs(there - answer(plain, atoms).forces @ matrix.T).max()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -18,11 +19,10 @@ from forcenet_md.artifact.archive import read, write
 from forcenet_md.artifact.card import TrainingRange
 from forcenet_md.errors import EvaluationError, ModelFileError, NotFiniteError, RequestError
 from forcenet_md.inference.committee import CommitteeEvaluator
-from forcenet_md.inference.contacts import Contact
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
 from forcenet_md.inference.load import load_evaluator
-from forcenet_md.system import Forces, System
+from forcenet_md.system import Contact, Forces, System
 from forcenet_md.watching.guard_limits import Limits
 from forcenet_md.watching.guards import KEEP_EVERY, MOST_KEPT, GuardOptions, Guards
 from forcenet_md.watching.watching import Watching
@@ -68,7 +68,7 @@ def test_the_closest_pair_is_that_of_all_distances(tmp_path: Path, seed: int) ->
     atoms = random_cell(seed)
     (answer,) = evaluator.evaluate([Request(evaluator.new_session(), System.from_ase(atoms))])
     assert isinstance(answer, Forces)
-    assert answer.extras["contact"] == pytest.approx(closest(atoms), rel=1e-9)
+    assert answer.contact == pytest.approx(closest(atoms), rel=1e-9)
 
 
 def test_no_pair_is_looked_for_where_none_is_near(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_no_pair_is_looked_for_where_none_is_near(tmp_path: Path) -> None:
     atoms = bulk("Ag", cubic=True) * 2
     (answer,) = evaluator.evaluate([Request(evaluator.new_session(), System.from_ase(atoms))])
     assert isinstance(answer, Forces)
-    assert "contact" not in answer.extras
+    assert answer.contact is None
 
 
 def test_a_committee_tells_its_closest_pair(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_committee_tells_its_closest_pair(tmp_path: Path) -> None:
     atoms = random_cell(1)
     (answer,) = evaluator.evaluate([Request(evaluator.new_session(), System.from_ase(atoms))])
     assert isinstance(answer, Forces)
-    assert answer.extras["contact"] == pytest.approx(closest(atoms), rel=1e-9)
+    assert answer.contact == pytest.approx(closest(atoms), rel=1e-9)
 
 
 @pytest.mark.parametrize("pair", ["Ag", "Ag-Xx", "Ag-Cu-Au"])
@@ -105,10 +105,10 @@ def ask(step: int | None = 7, kind: Kind = Kind.RUN, stream: int = 0) -> Request
     return Request(object(), System.from_ase(atoms), moment=moment)
 
 
-def forces(largest: float = 1.0, **extras: object) -> Forces:
+def forces(largest: float = 1.0, **seen: Any) -> Forces:
     found = np.zeros((4, 3))
     found[1, 2] = -largest
-    return Forces(found, extras=extras)
+    return Forces(found, **seen)
 
 
 def guards(

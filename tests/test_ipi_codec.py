@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from serving import copper, reference
 from forcenet_md.errors import EvaluationError, ProtocolError, StructureError
 from forcenet_md.inference.interface import Capabilities
 from forcenet_md.server import ipi_codec as codec
-from forcenet_md.system import Forces, System
+from forcenet_md.system import Contact, Forces, System
 from forcenet_md.units import IPI
 
 HAS_ALL = Capabilities("all", frozenset({29}), 0.0, energy=True, stress=True, conservative=True)
@@ -41,7 +42,8 @@ def triclinic(seed: int = 0) -> Atoms:
 
 def some_forces(atoms: Atoms) -> Forces:
     rng = np.random.default_rng(5)
-    return Forces(rng.normal(size=(len(atoms), 3)), -3.7, rng.normal(size=(3, 3)), {"seen": 1})
+    stress = rng.normal(size=(3, 3))
+    return Forces(rng.normal(size=(len(atoms), 3)), -3.7, stress, imbalance=1.5)
 
 
 # Units and layout ------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def test_an_answer_is_laid_out_as_i_pi_reads_it(batch):
     systems = [System.from_ase(atoms)] * min(batch, 2)
     data = codec.write_forces(systems, [answer] * len(systems), batch, HAS_ALL)
     extras = json.dumps(
-        {"largest_force": float(np.linalg.norm(answer.forces, axis=1).max()), "seen": 1}
+        {"largest_force": float(np.linalg.norm(answer.forces, axis=1).max()), "imbalance": 1.5}
     ).encode()
     virial = -(answer.stress * HARTREE * atoms.get_volume()).T
     expected = [
@@ -140,50 +142,44 @@ def test_i_pis_own_interface_gets_exact_answers(settings, sockets):
 # Extras ----------------------------------------------------------------------------------------
 
 
-def extras_of(extras: dict) -> dict:
+def extras_of(**seen: Any) -> dict[str, Any]:
     atoms = copper()
-    data = codec.write_forces(
-        [System.from_ase(atoms)], [Forces(np.zeros((4, 3)), extras=extras)], 1, FORCES_ALONE
-    )
+    forces = Forces(np.zeros((4, 3)), **seen)
+    data = codec.write_forces([System.from_ase(atoms)], [forces], 1, FORCES_ALONE)
     text = data[12 + 8 + 4 + 96 + 72 + 4 :]
     assert struct.unpack("=i", data[192:196]) == (len(text),)
     assert text.isascii()
-    seen = parse_extra(text.decode())  # i-PI's own reader
-    assert seen.pop("raw") == text.decode()
-    return seen
+    found = parse_extra(text.decode())  # i-PI's own reader
+    assert found.pop("raw") == text.decode()
+    return found
 
 
-def test_extras_are_plain_json():
-    seen = extras_of(
-        {
-            "net_force": np.array([0.5, 0.0, -1.0]),
-            "spread": np.float32(0.25),
-            "count": np.int64(3),
-            "words": "Å\n",
-            "nested": {"list": (np.float64(1.0), float("nan"))},
-            "infinite": np.array([np.inf, 1.0]),
-            "raw": "i-PI dies of this word",
-            "path": ASEDriver,
-        }
+def test_extras_are_plain_json() -> None:
+    found = extras_of(
+        net_force=np.array([0.5, 0.0, -1.0]),
+        torque=np.array([np.inf, 1.0, 0.0]),
+        contact=Contact(0.5, 1.25, 2, 3, True),
+        frame_spread=float("nan"),
+        imbalance=1.5,
     )
-    assert seen == {
+    assert found == {
         "largest_force": 0.0,
         "net_force": [0.5, 0.0, -1.0],
-        "spread": 0.25,
-        "count": 3,
-        "words": "Å\n",
-        "nested": {"list": [1.0, None]},
-        "infinite": [None, 1.0],
-        "path": str(ASEDriver),
+        "torque": [None, 1.0, 0.0],
+        "contact_distance": 1.25,
+        "contact_ratio": 0.5,
+        "frame_spread_max": None,
+        "imbalance": 1.5,
     }
 
 
-def test_the_spread_of_each_atom_is_left_out_where_there_are_many():
+def test_the_spread_of_each_atom_is_left_out_where_there_are_many() -> None:
     spread = np.array([0.25, 0.123456789, 1e-9, 2.0])
-    seen = extras_of({"force_spread": spread, "force_spread_max": 2.0})
-    assert seen["force_spread"] == [0.25, 0.123457, 0.0, 2.0]
-    seen = extras_of({"force_spread": np.ones(codec.MANY + 1), "force_spread_max": 1.0})
-    assert seen == {"largest_force": 0.0, "force_spread_max": 1.0}
+    found = extras_of(force_spread=spread)
+    assert found["force_spread"] == [0.25, 0.123457, 0.0, 2.0]
+    assert found["force_spread_max"] == 2.0
+    found = extras_of(force_spread=np.ones(codec.MANY + 1))
+    assert found == {"largest_force": 0.0, "force_spread_max": 1.0, "force_spread_mean": 1.0}
 
 
 # What is refused -------------------------------------------------------------------------------

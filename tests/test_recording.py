@@ -226,7 +226,7 @@ def test_what_some_frames_lack_is_nan(path: Path, start, monkeypatch: pytest.Mon
     simulation = Simulation(triclinic())
     recorder = start()
     for step in range(10):
-        some = {"velocities": False} if step < 5 else {"spread_of_guard": 0.1 * step}
+        some = {"velocities": False} if step < 5 else {"frame_spread": 0.1 * step}
         recorder.see(*simulation.answer(step, Kind.SETUP, **some))
         until(lambda: recorder._queue.empty())
     recorder.close()
@@ -234,7 +234,7 @@ def test_what_some_frames_lack_is_nan(path: Path, start, monkeypatch: pytest.Mon
     given = [request.moment.velocities for request, _ in simulation.asked[5:]]
     assert np.isnan(found.velocity[:5]).all()
     np.testing.assert_array_equal(found.velocity[5:], given)
-    guard = found.observables["spread_of_guard"]
+    guard = found.observables["frame_spread_max"]
     assert np.isnan(guard[:5]).all()
     np.testing.assert_allclose(guard[5:], 0.1 * np.arange(5, 10))
     assert len(universe(path).trajectory) == 10

@@ -45,9 +45,9 @@ def test_an_isolated_molecule_is_not_turned(evaluator: ModelEvaluator, n: int) -
     assert np.abs(torque(atoms, raw.forces)).max() > 1e-3 * scale  # there is something to remove
     assert np.abs(torque(atoms, served.forces)).max() < 1e-11 * scale
     assert np.abs(served.forces.sum(axis=0)).max() < 1e-11 * scale
-    np.testing.assert_allclose(served.extras["torque"], torque(atoms, raw.forces), rtol=1e-9)
-    np.testing.assert_allclose(served.extras["net_force"], raw.forces.sum(axis=0), rtol=1e-9)
-    assert "torque" not in raw.extras
+    np.testing.assert_allclose(served.torque, torque(atoms, raw.forces), rtol=1e-9)
+    np.testing.assert_allclose(served.net_force, raw.forces.sum(axis=0), rtol=1e-9)
+    assert raw.torque is None
 
 
 def test_no_smaller_change_would_do(evaluator: ModelEvaluator) -> None:
@@ -80,4 +80,4 @@ def test_what_is_periodic_somewhere_keeps_its_torque(
     raw, served = answer(evaluator, atoms, keep=True), answer(evaluator, atoms)
     expected = raw.forces - raw.forces.mean(axis=0)
     np.testing.assert_allclose(served.forces, expected, atol=1e-12)
-    assert "torque" not in served.extras
+    assert served.torque is None

@@ -64,7 +64,7 @@ def test_the_largest_spread_of_a_committee_is_in_the_summary(clock, log):
         monitor.batch(steps=steps, atoms=steps, graph=0.0, network=0.1)
         monitor.answers(
             [EvaluationError("no forces")]
-            + [Forces(np.zeros((1, 3)), extras={"force_spread_max": s}) for s in spreads]
+            + [Forces(np.zeros((1, 3)), force_spread=np.array([s])) for s in spreads]
         )
         clock.now += 31.0
         monitor.tick()

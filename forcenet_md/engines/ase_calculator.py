@@ -138,7 +138,7 @@ class ForceNetCalculator(Calculator):
         answer = self.evaluator.evaluate([request])[0]
         if isinstance(answer, ForceNetError):
             raise answer
-        self.net_force = answer.extras.get("net_force")
+        self.net_force = answer.net_force
         self.results.update(as_results(answer))
 
     def close(self) -> None:

@@ -50,9 +50,8 @@ class CommitteeEvaluator(GraphEvaluator):
     as for `ModelEvaluator`. A structure has one neighbour list, with the largest cutoff; members
     of the same cutoff and cap share its graph.
 
-    `Forces.extras` has `force_spread` [n_atoms] eV/Å, and `force_spread_max`, `force_spread_mean`
-    over the atoms. Raises ModelFileError as `ModelEvaluator` does, for two members with the same
-    weights, and for members that have no element in common.
+    Answers have a `force_spread`. Raises ModelFileError as `ModelEvaluator` does, for two members
+    with the same weights, and for members that have no element in common.
     """
 
     def __init__(
@@ -125,31 +124,34 @@ class CommitteeEvaluator(GraphEvaluator):
         return edges if cap is None else keep_nearest(edges, cap, n_atoms)
 
     def finish(self, request: Request, rows: NDArray[np.float64]) -> Forces | ForceNetError:
-        forces = np.empty((len(self.members), len(rows), 3))
-        seen: dict[str, list[NDArray[np.float64]]] = {}
+        answers = []
         for k, member in enumerate(self.members):
             try:
                 check_finite(rows[:, k], _who(member))
             except NotFiniteError as e:
                 return e
             # Before the mean, which is the same: a net force that nobody feels is no disagreement.
-            forces[k], rigid = without_rigid_motion(
-                rows[:, k], request.system, member.card, request.keep_net_force
+            answers.append(
+                without_rigid_motion(
+                    rows[:, k], request.system, member.card, request.keep_net_force
+                )
             )
-            for name, value in rigid.items():
-                seen.setdefault(name, []).append(value)
+        forces = np.stack([one.forces for one in answers])
         mean = forces.mean(axis=0)
         with np.errstate(over="ignore"):  # of absurd forces: an infinite spread says so
             spread = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
         return Forces(
             mean,
-            extras={
-                **{name: np.mean(values, axis=0) for name, values in seen.items()},
-                "force_spread": spread,
-                "force_spread_max": float(spread.max()),
-                "force_spread_mean": float(spread.mean()),
-            },
+            net_force=_mean([one.net_force for one in answers]),
+            torque=_mean([one.torque for one in answers]),
+            force_spread=spread,
         )
+
+
+def _mean(vectors: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    """Of those that there are."""
+    found = [vector for vector in vectors if vector is not None]
+    return np.mean(found, axis=0) if found else None
 
 
 def shared_basis(members: Sequence[ModelEvaluator], numbers: frozenset[int]) -> SharedBasis | None:

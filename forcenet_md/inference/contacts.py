@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf, isfinite
-from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
@@ -16,24 +15,11 @@ from numpy.typing import NDArray
 
 from forcenet_md.artifact.card import Card
 from forcenet_md.graph.edges import Edges
+from forcenet_md.system import Contact
 
 # Of the sum of the covalent radii, where a card does not say what was seen in training: below the
 # closest approach of atoms in dense melts (Cu–Cu 1.85 Å) and of bonds (O–H 0.68 Å).
 OF_RADII = 0.7
-
-
-class Contact(NamedTuple):
-    """The closest pair of a structure, by the ratio to what its elements are known from.
-
-    ratio: distance / the shortest known; distance: Å; a, b: rows from 0, or ids on many ranks;
-    trained: the shortest known is that of training frames, and not of radii
-    """
-
-    ratio: float
-    distance: float
-    a: int
-    b: int
-    trained: bool
 
 
 NONE = Contact(inf, inf, 0, 0, False)  # as ranks tell it

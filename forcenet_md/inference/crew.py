@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,13 @@ from forcenet_md.graph.frame import Array, Frame
 from forcenet_md.graph.ghosts import surroundings
 from forcenet_md.graph.neighbours import SLACK, Reference
 from forcenet_md.graph.pieces import most_pairs
-from forcenet_md.inference.contacts import NONE, Contact, closest_of
+from forcenet_md.inference.contacts import NONE, closest_of
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.graph_evaluator import failure, warm_up
 from forcenet_md.inference.interface import Request, Timings
 from forcenet_md.inference.ranks import SKIN, Sharing, make_domain, rank_failure
 from forcenet_md.mpi import Ranks
-from forcenet_md.system import Forces, System
+from forcenet_md.system import Contact, Forces, System
 
 if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator
@@ -140,27 +140,30 @@ def next_order(ranks: Ranks, order: Order = Order.STOP, number: int = 0) -> tupl
     return Order(int(words[0])), int(words[1])
 
 
-def _collect(
-    ranks: Ranks, brick: Brick, mine: Array | ForceNetError
-) -> tuple[Array | None, dict[str, Any]]:
-    """All forces behind one another on rank 0, which raises a fault of any rank; and what
-    `Forces.extras` is told: the most work of a rank over the mean, and the closest pair."""
+class _Told(NamedTuple):
+    """The most work of a rank over the mean, and the closest pair: for `Forces`."""
+
+    imbalance: float | None = None
+    contact: Contact | None = None
+
+
+def _collect(ranks: Ranks, brick: Brick, mine: Array | ForceNetError) -> tuple[Array | None, _Told]:
+    """All forces behind one another on rank 0, which raises a fault of any rank; and what ranks
+    told."""
     failed = isinstance(mine, ForceNetError)
     contact = brick.domain.contact or NONE
     said = ranks.allgather(np.array([failed, sum(brick.domain.edges), *contact], dtype=np.float64))
     if said[:, 0].any():
-        told = ranks.swap({0: mine} if failed else {})
+        faults = ranks.swap({0: mine} if failed else {})
         if ranks.rank == 0:
-            raise told[min(told)]
-        return None, {}
+            raise faults[min(faults)]
+        return None, _Told()
     assert not isinstance(mine, ForceNetError)
-    seen: dict[str, Any] = {}
-    if ranks.size > 1:
-        seen["imbalance"] = imbalance(said[:, 1])
     closest = closest_of(Contact(*row) for row in said[:, 2:])
     if closest is not None:  # ids count from 1
-        seen["contact"] = closest._replace(a=closest.a - 1, b=closest.b - 1)
-    return ranks.gather(mine, brick.counts), seen
+        closest = closest._replace(a=closest.a - 1, b=closest.b - 1)
+    told = _Told(imbalance(said[:, 1]) if ranks.size > 1 else None, closest)
+    return ranks.gather(mine, brick.counts), told
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -214,16 +217,16 @@ class DividedEvaluator:
             if not system.n_atoms:
                 raise EvaluationError("there are no atoms to compute forces for.")
             network.check_elements(system.numbers)
-            forces, seen = self._forces(session, system)
+            forces, told = self._forces(session, system)
             answer = network.finish(request, forces)
             if isinstance(answer, Forces):
-                answer.extras |= seen
+                answer.imbalance, answer.contact = told
             return answer
         except ForceNetError as fault:
             return fault
 
-    def _forces(self, session: DividedSession, system: System) -> tuple[Array, dict[str, Any]]:
-        """[n_atoms, 3] eV/Å, and what ranks saw beside them."""
+    def _forces(self, session: DividedSession, system: System) -> tuple[Array, _Told]:
+        """[n_atoms, 3] eV/Å, and what ranks told beside them."""
         start = perf_counter()
         crew, ranks, number = self.crew, self.crew.ranks, session.number
         positions = None if session.reference is None else session.reference.near(system)
@@ -242,12 +245,12 @@ class DividedEvaluator:
             owned = ranks.scatter(positions[session.order], session.counts, 3)
         self.timings.graph += perf_counter() - start
         start = perf_counter()
-        rows, seen = _collect(ranks, crew.bricks[number], crew.forces(number, owned))
+        rows, told = _collect(ranks, crew.bricks[number], crew.forces(number, owned))
         self.timings.network += perf_counter() - start
         assert rows is not None
         forces = np.empty((system.n_atoms, 3))
         forces[session.order] = rows
-        return forces, seen
+        return forces, told
 
     def _place(self, session: DividedSession, system: System) -> Reference:
         """Who owns which atom from now on."""

@@ -17,7 +17,8 @@ from forcenet_md.graph.edges import keep_nearest
 from forcenet_md.graph.exchange import Exchange
 from forcenet_md.graph.frame import Array
 from forcenet_md.graph.pieces import Division, Piece
-from forcenet_md.inference.contacts import Contact, closest_of
+from forcenet_md.inference.contacts import closest_of
+from forcenet_md.system import Contact
 
 if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator

@@ -131,8 +131,7 @@ class ModelEvaluator(GraphEvaluator):
             check_finite(rows, "the model")
         except NotFiniteError as e:
             return e
-        forces, seen = without_rigid_motion(rows, request.system, self.card, request.keep_net_force)
-        return Forces(forces, extras={**seen})
+        return without_rigid_motion(rows, request.system, self.card, request.keep_net_force)
 
 
 def card_warnings(name: str, cards: Sequence[Card]) -> tuple[str, ...]:

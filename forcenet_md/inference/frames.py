@@ -154,6 +154,6 @@ def _back(answer: Forces | ForceNetError, matrix: Array) -> Forces | ForceNetErr
         answer.forces = answer.forces @ matrix
         if answer.stress is not None:
             answer.stress = matrix.T @ answer.stress @ matrix
-        if "net_force" in answer.extras:
-            answer.extras["net_force"] = answer.extras["net_force"] @ matrix
+        if answer.net_force is not None:
+            answer.net_force = answer.net_force @ matrix
     return answer

@@ -125,11 +125,9 @@ class GraphEvaluator(ABC):
                 mean = part.mean(axis=0)
             answer = self.finish(requests[i], mean)
             if isinstance(answer, Forces):
-                contact = self.contacts.closest(edges, requests[i].system.numbers)
-                if contact is not None:
-                    answer.extras["contact"] = contact
+                answer.contact = self.contacts.closest(edges, requests[i].system.numbers)
                 if len(self.frames) > 1:
-                    answer.extras["frame_spread_max"] = disagreement(part)
+                    answer.frame_spread = disagreement(part)
             answers.append(answer)
         return answers
 

@@ -28,8 +28,7 @@ class Capabilities:
 
     numbers: atomic numbers it knows
     cutoff: Å; 0 if unknown (a foreign calculator)
-    spread: it is a committee, whose `Forces.extras` have `force_spread` [n_atoms] eV/Å with its
-        maximum and mean, see inference/committee.py
+    spread: it is a committee, whose answers have a `force_spread`
     notes: what the card says it is for; none of a committee
     ranks: how many of MPI compute it together
     training_range: how far the training frames went; None if the model does not say

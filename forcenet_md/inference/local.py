@@ -16,12 +16,12 @@ from forcenet_md.errors import ForceNetError, NotFiniteError
 from forcenet_md.graph.domains import imbalance
 from forcenet_md.graph.frame import Array
 from forcenet_md.graph.ghosts import Surroundings
-from forcenet_md.inference.contacts import NONE, Contact, closest_of
+from forcenet_md.inference.contacts import NONE, closest_of
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.ranks import Sharing, make_domain, rank_failure
 from forcenet_md.inference.rigid import inertia, turn
 from forcenet_md.mpi import Ranks, share_fault
-from forcenet_md.system import largest_force
+from forcenet_md.system import Contact, largest_force
 
 if TYPE_CHECKING:
     from forcenet_md.inference.evaluator import ModelEvaluator

@@ -10,33 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forcenet_md.artifact.card import Card
-from forcenet_md.system import System
+from forcenet_md.system import Forces, System
 
 Array = NDArray[np.float64]
 
 
-def without_rigid_motion(
-    forces: Array, system: System, card: Card, keep: bool
-) -> tuple[Array, dict[str, Array]]:
-    """Forces [n_atoms, 3] of a model as they are served, and what was seen for `Forces.extras`:
-    `net_force` [3] eV/Å, and `torque` [3] eV about the centroid of what is periodic nowhere.
+def without_rigid_motion(forces: Array, system: System, card: Card, keep: bool) -> Forces:
+    """Forces [n_atoms, 3] of a model as they are served, with the net force that there was, and the
+    torque about the centroid of what is periodic nowhere.
 
     keep: see `inference.interface.Request`
     """
     net = forces.sum(axis=0)
-    seen = {"net_force": net}
     if card.conservative:
-        return forces, seen
+        return Forces(forces, net_force=net)
     # A model trained without it has an arbitrary net force, which would push loose atoms
     # over held ones; true forces between atoms sum to zero whether or not some are held.
     if card.net_force_removed or not keep:
         forces = forces - net / len(forces)
+    torque = None
     if not (keep or system.pbc.any()):
         arms = system.positions - system.positions.mean(axis=0)
         torque = np.cross(arms, forces).sum(axis=0)
         forces = forces - np.cross(turn(torque, inertia(arms)), arms)
-        seen["torque"] = torque
-    return forces, seen
+    return Forces(forces, net_force=net, torque=torque)
 
 
 def inertia(arms: Array) -> Array:

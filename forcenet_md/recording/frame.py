@@ -15,7 +15,7 @@ import numpy as np
 from ase.units import kJ, mol
 from numpy.typing import NDArray
 
-from forcenet_md.system import Forces, largest_force
+from forcenet_md.system import Forces
 
 Precision = Literal["full", "rounded"]
 VECTORS = ("position", "velocity", "force")
@@ -97,16 +97,8 @@ def compress(values: NDArray[np.floating]) -> bytes:
 
 
 def scalars(forces: Forces) -> dict[str, float]:
-    """The numbers of an answer: energy [eV], largest force, net force per atom [eV/Å], the closest
-    pair [Å] where the model looked, and whatever else of `Forces.extras` is one number."""
-    found = {"largest_force": largest_force(forces.forces)[1]}
+    """The numbers of an answer: `Forces.seen`, and the energy (eV)."""
+    found = forces.seen()
     if forces.energy is not None:
         found["potential_energy"] = float(forces.energy)
-    if "net_force" in forces.extras:
-        found["net_force"] = forces.net_force_per_atom
-    if (contact := forces.extras.get("contact")) is not None:
-        found |= {"contact_distance": contact.distance, "contact_ratio": contact.ratio}
-    for name, value in forces.extras.items():
-        if isinstance(value, int | float | np.number):
-            found.setdefault(name.replace("/", "_"), float(value))
     return found

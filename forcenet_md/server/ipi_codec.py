@@ -159,7 +159,7 @@ def _answer(
             "energy, virial or forces are not finite: the simulation has failed; use a smaller"
             " timestep or a relaxed starting structure."
         )
-    return energy, f, virial, _extras(forces, answer.extras)
+    return energy, f, virial, _extras(answer)
 
 
 def _virial(system: System, answer: Forces) -> NDArray[np.float64]:
@@ -170,28 +170,22 @@ def _virial(system: System, answer: Forces) -> NDArray[np.float64]:
     return np.ascontiguousarray(answer.stress, np.float64).T.copy() * (-volume * IPI.electronvolt)
 
 
-def _extras(forces: NDArray[np.float64], extras: dict[str, Any]) -> bytes:
-    """JSON for i-PI's `extras` output, in eV/Å: what the guards saw, and a committee's spread."""
-    largest = np.sqrt(np.einsum("ij,ij->i", forces, forces).max(initial=0.0))
-    seen = {"largest_force": largest, **extras}
-    contact = seen.pop("contact", None)
-    if contact is not None:
-        seen |= {"contact_distance": contact.distance, "contact_ratio": contact.ratio}
-    spread = seen.pop("force_spread", None)
+def _extras(answer: Forces) -> bytes:
+    """JSON for i-PI's `extras` output: what was seen beside the forces. The net force (eV/Å) and
+    torque (eV) are whole ones, and vectors; the spread (eV/Å) is that of each atom, of few."""
+    seen: dict[str, Any] = dict(answer.seen())
+    if answer.net_force is not None:
+        seen["net_force"] = answer.net_force
+    if answer.torque is not None:
+        seen["torque"] = answer.torque
+    spread = answer.force_spread
     if spread is not None and len(spread) <= MANY:
         seen["force_spread"] = np.round(spread, 6)
-    seen.pop("raw", None)  # i-PI's own word: its polling thread dies of it
-    return json.dumps(_plain(seen), ensure_ascii=True, default=str).encode("ascii")
+    return json.dumps({name: _plain(value) for name, value in seen.items()}).encode("ascii")
 
 
 def _plain(value: Any) -> Any:
     """What JSON can say of it; a number that is not finite is null."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not isfinite(value):
-        return None
-    return value
+    if isinstance(value, np.ndarray):
+        return [_plain(each) for each in value.tolist()]
+    return value if isfinite(value) else None

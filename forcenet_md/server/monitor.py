@@ -106,7 +106,7 @@ class Largest:
     def see(self, forces: Forces) -> None:
         self.net_force = max(self.net_force, forces.net_force_per_atom)
         self.spread = larger(self.spread, forces)
-        self.imbalance = max(self.imbalance, forces.extras.get("imbalance", 1.0))
+        self.imbalance = max(self.imbalance, forces.imbalance or 1.0)
 
     def describe(self) -> list[str]:
         said = []
@@ -121,10 +121,9 @@ class Largest:
 
 def larger(spread: float | None, forces: Forces) -> float | None:
     """The largest spread yet, and of these forces."""
-    of_these = forces.extras.get("force_spread_max")
-    if spread is None or of_these is None:
-        return of_these if spread is None else spread
-    return max(spread, of_these)
+    if forces.force_spread is None:
+        return spread
+    return max(spread or 0.0, float(forces.force_spread.max(initial=0.0)))
 
 
 class Monitor:

@@ -18,9 +18,8 @@ from ase.data import chemical_symbols
 
 from forcenet_md.errors import EvaluationError, ForceNetError, NotFiniteError
 from forcenet_md.graph.frame import Array
-from forcenet_md.inference.contacts import Contact
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
-from forcenet_md.system import Forces, System, largest_force
+from forcenet_md.system import Contact, Forces, System, largest_force
 from forcenet_md.watching.guard_limits import OFF, Limits
 
 if TYPE_CHECKING:
@@ -228,7 +227,7 @@ def figures(request: Request, forces: Forces) -> list[Figure]:
 
     top, largest = largest_force(forces.forces)
     found = [force_figure(largest, atom(top))]
-    contact = forces.extras.get("contact")
+    contact = forces.contact
     if contact is not None:
         found.append(distance_figure(contact, atom(contact.a), atom(contact.b)))
     spread = forces.force_spread

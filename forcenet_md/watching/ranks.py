@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -115,10 +115,7 @@ class RanksWatch:
             masses=None if moment.masses is None else values[:, -1].copy(),
         )
         system = replace(system, positions=values[:, :3].copy(), numbers=numbers)
-        extras: dict[str, Any] = {"net_force": seen.net}
-        if seen.contact is not None:
-            extras["contact"] = seen.contact
-        answer = Forces(values[:, 3:6].copy(), extras=extras)
+        answer = Forces(values[:, 3:6].copy(), net_force=seen.net, contact=seen.contact)
         self._recorder.see(replace(request, system=system, moment=whole), answer)
 
 
