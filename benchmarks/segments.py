@@ -9,6 +9,7 @@ same trajectory as one which was not.
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from math import ceil
 from pathlib import Path
 
 from forcenet_md.engines.processes import EngineRun, ProcessError, run_lammps, serving
+from forcenet_md.errors import ForceNetError
+from forcenet_md.locking import locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,23 @@ class Schedule:
     def spacing(self) -> float:
         """ps between frames."""
         return self.every * self.timestep
+
+
+def exit_code(out: Path, work: Callable[[], str | None]) -> int:
+    """Of a command whose runs are in a folder, where nobody else works meanwhile.
+
+    work: returns why a run stopped. 0: they came to their ends, whatever was found; 1: one stopped,
+    or a fault; 130: Ctrl-C
+    """
+    try:
+        with locked(out, "run"):
+            return 0 if work() is None else 1
+    except ForceNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from the last whole segment", file=sys.stderr)
+        return 130
 
 
 def schedule(

@@ -33,14 +33,12 @@ from benchmarks.nvt.files import read_start
 from benchmarks.nvt.model_run import DUMP_EVERY, ModelRun, run_model
 from benchmarks.nvt.report import file_name, page
 from benchmarks.nvt.teacher import SEGMENT, SPACING, path_errors, run_teacher
-from benchmarks.segments import Schedule, schedule
+from benchmarks.segments import Schedule, exit_code, schedule
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import shortest_distance
 from forcenet_md.engines.prepared import DAMP, timestep
-from forcenet_md.errors import ForceNetError
 from forcenet_md.force_error import times_worse
 from forcenet_md.inference.load import model_path
-from forcenet_md.locking import locked
 from forcenet_md.simulation.observables import element_temperatures
 from forcenet_md.simulation.plots import (
     TemperatureCurves,
@@ -51,18 +49,8 @@ from forcenet_md.writing import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: the run came to its end, whatever was found; 1: it stopped, or a fault; 130: Ctrl-C."""
     given = _parser().parse_args(arguments)
-    try:
-        with locked(given.out, "run"):
-            result = compare(given)
-    except ForceNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from the last whole segment", file=sys.stderr)
-        return 130
-    return 1 if result["stopped"] else 0
+    return exit_code(given.out, lambda: compare(given)["stopped"])
 
 
 def compare(given: argparse.Namespace) -> dict[str, Any]:

@@ -26,14 +26,13 @@ import numpy as np
 
 from benchmarks.hardware import hardware
 from benchmarks.nvt.teacher import path_errors
+from benchmarks.segments import exit_code
 from benchmarks.truth.dynamics import Made, run_model, run_teachers
 from benchmarks.truth.heat import KELVIN, heat
 from benchmarks.truth.page import MODEL, PICTURES, write_page
 from benchmarks.truth.studies import STUDIES, Study
 from forcenet_md.artifact.export import read_card
-from forcenet_md.errors import ForceNetError
 from forcenet_md.inference.load import model_path
-from forcenet_md.locking import locked
 from forcenet_md.simulation.analysis import Settings
 from forcenet_md.simulation.analysis_files import write_analysis
 from forcenet_md.simulation.comparison import compare
@@ -47,21 +46,16 @@ LABELLED = 25  # frames of the model's path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: the runs came to their ends, whatever was found; 1: one stopped; 130: Ctrl-C."""
     given = _parser().parse_args(arguments)
+    return exit_code(given.out, lambda: _told(given))
+
+
+def _told(given: argparse.Namespace) -> str | None:
     study = STUDIES[given.study]
-    try:
-        with locked(given.out, "run"):
-            result = conduct(given.study, study, given.out, given.ps or study.ps, given.results)
-    except ForceNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from the last whole segment", file=sys.stderr)
-        return 130
+    result = conduct(given.study, study, given.out, given.ps or study.ps, given.results)
     write_text(given.results / f"truth-{given.study}.json", json.dumps(result, indent=1) + "\n")
     write_page(given.results, given.page)
-    return 1 if result["stopped"] else 0
+    return result["stopped"]
 
 
 def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dict[str, Any]:
