@@ -1,9 +1,10 @@
 """The standard error of a correlated series' mean, from the means of blocks of it: one criterion
-for what a log tells during a run and what an analysis tells after it."""
+for what a log tells during a run and what an analysis tells after it. And how it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +32,11 @@ def error_of_mean(errors: NDArray[np.float64], counts: Sequence[int]) -> NDArray
         told = np.isnan(found) & ((errors[k] == 0.0) | (8.0**k > needed))
         found[told] = errors[k][told]
     return found
+
+
+def with_error(value: float, error: float) -> str:
+    """As '301 ± 2'; without a known error the value alone."""
+    if not isfinite(error) or error <= 0.0:
+        return f"{value:.3g}"
+    digits = max(0, -int(np.floor(np.log10(error))))
+    return f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # no −0

@@ -12,12 +12,13 @@ from ase import Atoms, units
 from lammps_runs import EXTERNAL, NO_PAIR, crystal, run
 from serving import in_thread
 
+from forcenet_md.blocking import with_error
 from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.inference.kinetics import velocities_at_step
 from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.system import Forces, System
-from forcenet_md.watching.heat import Heat, HeatWatch, with_error
+from forcenet_md.watching.heat import Heat, HeatWatch
 from forcenet_md.watching.ranks import RanksHeat
 from forcenet_md.watching.running import LateMean, RunningMean
 
@@ -184,7 +185,7 @@ def test_temperatures_are_of_elements() -> None:
     ("value", "error", "text"),
     [
         (301.24, 2.3, "301 ± 2"), (0.01234, 0.0034, "0.012 ± 0.003"), (5.0, np.nan, "5"),
-        (1234.0, 56.0, "1234 ± 56"), (0.0, 0.0, "0"),
+        (1234.0, 56.0, "1234 ± 56"), (-0.37, 94.2, "0 ± 94"), (0.0, 0.0, "0"),
     ],
 )  # fmt: skip
 def test_a_value_has_no_more_digits_than_its_error(value, error, text) -> None:

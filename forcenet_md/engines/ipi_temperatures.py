@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 
+from forcenet_md.blocking import with_error
 from forcenet_md.engines.ipi_input import DYNAMICS, IpiInput
 from forcenet_md.engines.ipi_xml import entries
 from forcenet_md.inference.interface import Request
 from forcenet_md.system import Forces
-from forcenet_md.watching.heat import TOLD_EVERY, with_error
+from forcenet_md.watching.heat import TOLD_EVERY
 from forcenet_md.watching.running import LateMean
 
 LOOK = 1.0  # s between two looks at the file

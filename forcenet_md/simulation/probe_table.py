@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from forcenet_md.blocking import with_error
 from forcenet_md.inference.kinetics import HEATING
 from forcenet_md.simulation.probing import Probe
 
@@ -35,7 +36,7 @@ def rows(found: Probe) -> Iterator[tuple[str, str, str, str]]:
         spread = f", structures {min(of.frames):.2g} to {max(of.frames):.2g}"
         yield (
             "λ = ‖J anti‖ / ‖J‖",
-            f"{of.value:.2g}" + ("" if exact else f" ± {of.standard_error:.1g}"),
+            f"{of.value:.2g}" if exact else with_error(of.value, of.standard_error),
             "",
             f"{of.n_directions} of {of.n_coordinates} directions"
             + spread * (len(of.frames) > 1)
@@ -60,10 +61,10 @@ def rows(found: Probe) -> Iterator[tuple[str, str, str, str]]:
         lived = of_heat.n_copies - len(of_heat.lost)
         copies = f"{lived} of {of_heat.n_copies} copies lived {of_heat.time:.3g} ps"
         steps = f"{1000 * of_heat.timestep:g} fs"
-        if of_heat.rate is not None:
+        if of_heat.rate is not None and of_heat.interval is not None:
             yield (
                 "heating",
-                f"{of_heat.rate:.2g} ± {of_heat.interval:.1g}",
+                with_error(of_heat.rate, of_heat.interval),
                 "K/ps",
                 f"95 %, by the {_seen_by(of_heat.seen_by)}; {copies}, {steps}; {HEATING}",
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from forcenet_md.blocking import with_error
 from forcenet_md.simulation.heating import Heating
 from forcenet_md.simulation.jacobian import Lambda
 from forcenet_md.simulation.jumps import Jumps
@@ -68,12 +69,12 @@ def of_heating(heating: Heating, verdict: Verdict, nve: float) -> Iterator[str]:
         blind = heating.seen_by == "temperature"
         wider = ", and a --teacher, or more --time and --copies, will widen them" if blind else ""
         yield (
-            f"Heating was not resolved: {rate:.2g} ± {interval:.2g} K/ps; the limits are for its"
+            f"Heating was not resolved: {with_error(rate, interval)} K/ps; the limits are for its"
             f" upper end{wider}."
         )
     else:
         verb = "heat" if rate > 0.0 else "cool"
-        yield f"Its forces {verb} at {abs(rate):.2g} ± {interval:.1g} K/ps."
+        yield f"Its forces {verb} at {with_error(abs(rate), interval)} K/ps."
     if drift is not None and heating.seen_by == "model":
         step = f"{1000.0 * heating.timestep:g} fs"
         yield f"It conserves its energy to {abs(drift):.2g} meV per atom and ps ({step})."

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isfinite
 
 import numpy as np
 from ase import units
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from forcenet_md.blocking import with_error
 from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.inference.kinetics import HEATING, heating_rate, velocities_at_step
 from forcenet_md.system import Forces
@@ -92,14 +92,6 @@ class Heat:
             f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps,"
             f" {HEATING}"
         )
-
-
-def with_error(value: float, error: float) -> str:
-    """As '301 ± 2'; without a known error the value alone."""
-    if not isfinite(error) or error <= 0.0:
-        return f"{value:.3g}"
-    digits = max(0, -int(np.floor(np.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 @dataclass(slots=True)
