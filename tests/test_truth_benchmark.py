@@ -157,6 +157,6 @@ def test_the_page_says_whether_goals_are_met(
     write_page(tmp_path, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert words in text
-    assert "Within the time of the teacher's runs Ag do not diffuse." in text
+    assert "No diffusion within the time of the teacher's runs: Ag." in text
     assert "| Ag |" not in text.split("diffusion, Å²/ps")[1]
     assert "1.0000 ± 100.0000 meV" in text

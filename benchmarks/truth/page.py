@@ -125,7 +125,7 @@ def _temperatures(r: Result) -> Iterator[str]:
 def _diffusion(r: Result) -> Iterator[str]:
     moving = _diffusing(r)
     if rest := [element for element in r["diffusion"][MODEL] if element not in moving]:
-        yield f"Within the time of the teacher's runs {' and '.join(rest)} do not diffuse."
+        yield f"No diffusion within the time of the teacher's runs: {', '.join(rest)}."
     if not moving:
         return
     yield from ["", "| diffusion, Å²/ps | model | teacher | model / teacher |", "|---|---|---|---|"]
