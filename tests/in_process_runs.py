@@ -50,7 +50,7 @@ def lammps(
 
     Its guards are off if no option speaks of them: most models here are random.
     """
-    if "--guard" not in options:
+    if not any(option.startswith("--guard") for option in options):
         options = [*options, *GUARDS_OFF]
     if script is not None:
         (folder / "in.lammps").write_text(script)

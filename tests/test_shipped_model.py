@@ -47,8 +47,11 @@ def test_its_forces_on_new_compositions_and_temperatures() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [300.0, 1300.0, 2500.0])
-def test_its_dynamics_stays_where_it_is_accurate(temperature: float) -> None:
-    """Error along 4 ps of its own path at most 1.5 times its test error, as the teacher sees it."""
+def test_its_dynamics_stays_where_it_is_accurate(
+    temperature: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Error along 4 ps of its own path at most 1.5 times its test error, as the teacher sees it;
+    and guards, which are on, do not warn."""
     with open_teacher("zhou2004", alloy.ELEMENTS) as teacher:
         assert isinstance(teacher, LammpsTeacher)
         (start, *_) = (
@@ -58,6 +61,7 @@ def test_its_dynamics_stays_where_it_is_accurate(temperature: float) -> None:
         )
         path = list(follow(start, ForceNetCalculator("alloy"), Visit(temperature), seed=3))
         assert len(path) == 20
+        assert not [said for said in caplog.messages if said.startswith("guard")]
         error = path_errors([teacher.label(atoms) for atoms in path])
     assert error["smallest_distance"] > 1.6
     assert error["relative"] < 1.5 * read_card(model_path("alloy")).test_errors["relative"]

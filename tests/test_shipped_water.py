@@ -16,6 +16,7 @@ from forcenet_md.inference.load import model_path
 
 # 64 molecules on the model's own path, with the forces the shipped file gave when it was made.
 CHECK = Path(__file__).parent / "data" / "shipped" / "water.extxyz"
+IN_DFT = {"H-H": 1.34, "H-O": 0.89, "O-O": 2.35}  # Å, the nearest there (examples/05-water)
 LENGTH = 0.98  # Å, of an O–H bond at rest in the liquid
 
 
@@ -30,6 +31,25 @@ def test_its_card_is_complete_and_its_file_small() -> None:
     assert "LGPL-3.0" in card.training_data.licence
     assert "not independent" in card.notes
     assert "Not for" in card.notes
+    range_ = card.training_range
+    assert range_ is not None
+    assert range_.shortest.keys() == IN_DFT.keys()
+    # frames around those of DFT bring atoms nearer, and none through an O–H bond
+    assert all(0.7 * far < range_.shortest[pair] < far for pair, far in IN_DFT.items())
+    assert 10.0 < range_.largest_force < 20.0
+
+
+def test_its_range_is_not_left_on_its_own_path() -> None:
+    """By all distances of ASE: guards have nothing to say of the check structure."""
+    range_ = read_card(model_path("water")).training_range
+    assert range_ is not None
+    atoms = read_frames(CHECK)[0]
+    distances = atoms.get_all_distances(mic=True)
+    for pair, shortest in range_.shortest.items():
+        first, second = (atoms.symbols == symbol for symbol in pair.split("-"))
+        between = distances[np.ix_(first, second)]
+        assert shortest < between[between > 0.0].min() < 1.6 * shortest
+    assert np.linalg.norm(forces_of(atoms), axis=1).max() < range_.largest_force
 
 
 def test_its_forces_on_a_check_structure() -> None:
