@@ -213,6 +213,28 @@ def test_a_fault_names_the_image(model: str) -> None:
         images[0].get_forces()
 
 
+@pytest.mark.filterwarnings("ignore:The default method has changed")  # of NEB, inside AutoNEB
+@pytest.mark.parametrize(
+    ("n_simul", "sentence"),
+    [(1, "a Band of 1 images has no work along it: "), (3, "image 0 of the band, from where its")],
+)
+def test_work_along_a_part_of_a_band_is_refused(
+    n_simul: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AutoNEB attaches calculators to the images between two that it holds."""
+    monkeypatch.chdir(tmp_path)
+    for number, atoms in enumerate((copper()[0], copper()[-1])):
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+        atoms.write(f"part00{number}.traj")
+
+    def attach(images: Sequence[Atoms]) -> None:
+        Band(images, ForceNetCalculator("ase:emt"), work=True)
+
+    auto = AutoNEB(attach, "part", n_simul=n_simul, n_max=5, maxsteps=3, parallel=False)
+    with pytest.raises(RequestError, match=f"^{sentence}.*give Band.*the whole band with both"):
+        auto.run()
+
+
 def test_a_calculator_of_an_image_is_for_no_other_atoms(model: str) -> None:
     images = copper()
     Band(images, ForceNetCalculator(model), work=True)

@@ -13,7 +13,7 @@
 ASE asks image after image, but moves all of them before: whichever is asked first, all that have
 moved are evaluated. Any of ASE's methods, optimisers and tools for bands can be used. `DyNEB` moves
 and asks one image at a time, so that its batches are of one; `AutoNEB`, which has only a part of
-the band at a time and adds up energies, takes models with an energy:
+the band at a time and adds up energies, takes models with an energy and is refused by `work=True`:
 `AutoNEB(lambda images: Band(images, calculator), …)`.
 """
 
@@ -36,6 +36,10 @@ from forcenet_md.inference.interface import Kind, Moment, Request, Session
 
 LABEL = "energy_is"
 NOWHERE = 1e-8  # Å
+WHOLE = (
+    "give Band(…, work=True) the whole band with both ends (ASE's AutoNEB gives it a part, and"
+    " needs a model with an energy)"
+)
 
 
 class Band:
@@ -48,8 +52,9 @@ class Band:
         `info["energy_is"]` of the images says so, also in ASE's trajectories.
 
     Raises RequestError for a model without an energy if `work` is not given: every method of ASE's
-    NEB asks for energies. Asked for forces, an image raises the ForceNetError of any image of the
-    band, with its number.
+    NEB asks for energies; and for work along what is no whole band: fewer than three images, or,
+    when all have moved, one whose image 0 moves with the others, as a part that AutoNEB gives.
+    Asked for forces, an image raises the ForceNetError of any image of the band, with its number.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class Band:
                 " give Band(…, work=True), and the work of the forces along the band takes its"
                 " place."
             )
+        if work and len(images) < 3:
+            raise RequestError(f"a Band of {len(images)} images has no work along it: {WHOLE}.")
         self.work = work
         self._calculator = calculator  # which ends its recording when nothing has it any more
         self._lock = Lock()  # NEB(…, parallel=True) asks from threads
@@ -79,6 +86,11 @@ class Band:
             moved = [image for image in self._images if image.has_moved]
             if not moved:
                 return
+            if self.work and len(moved) == len(self._images) and moved[0].has_left:
+                raise RequestError(
+                    f"image 0 of the band, from where its work is counted, moves with the others,"
+                    f" and ASE's NEB would leave it where it is: {WHOLE}."
+                )
             requests = [image.request() for image in moved]
             path = self._path() if self.work else None
             answers = self._calculator.evaluator.evaluate(requests)
@@ -139,6 +151,15 @@ class Image(Calculator):
             and np.array_equal(now.cell.array, then.cell.array)
             and np.array_equal(now.pbc, then.pbc)
         )
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it is elsewhere than it was evaluated, and not at an image of that."""
+        now, then = self.atoms_of_band, self.atoms
+        if then is None:
+            return False
+        _, lengths = find_mic(now.positions - then.positions, now.cell, now.pbc)
+        return bool(lengths.max() > NOWHERE)
 
     def request(self) -> Request:
         """For the forces at its positions. Raises ForceNetError."""
