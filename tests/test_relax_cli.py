@@ -277,3 +277,24 @@ def test_a_constraint_that_the_output_has_no_word_for_is_said(
     length = atoms.get_distance(0, 1, mic=True)
     assert found.get_distance(0, 1, mic=True) == pytest.approx(length, abs=1e-6)
     assert np.abs(found.positions - atoms.positions).max() > 0.01
+
+
+def test_atoms_that_are_too_near_are_told_where_the_forces_are_small(
+    folder: Path, small_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random network sees nothing in two atoms on almost one place."""
+    structures = frames("in.extxyz")[:4]
+    for k in (1, 3):
+        structures[k].positions[2] = structures[k].positions[5] + [0.0, 0.3, 0.4]
+    write_frames("in.extxyz", structures)
+    command = ["in.extxyz", "-m", small_model, "-o", "out.extxyz", "--fmax", 100]
+    relax(*command)
+    said = capsys.readouterr().err
+    assert "4 of 4 structures converged" in said
+    assert "2 ended with atoms nearer than the model knows" in said
+    assert "(structures 1, 3 of the input, from 0; column `contact`)" in said
+    found = frames("out.extxyz")
+    assert ["contact" in atoms.info for atoms in found] == [False, True, False, True]
+    a, words, b = found[1].symbols[2], found[1].info["contact"], found[1].symbols[5]
+    assert words.startswith(f"atom 3 ({a}) and atom 6 ({b}) are 0.5 Å apart, 0.")
+    assert f": in the first {words}." in said

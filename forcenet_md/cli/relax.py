@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from forcenet_md.relaxation.run import RelaxRun
 
+NAMED = 10  # structures of a kind, by their numbers
 SAY_EVERY = 60.0  # s, where there is no terminal to draw on
 
 
@@ -65,7 +66,8 @@ def relax(
     """Relax structures with a model, many at once; held atoms stay where they are.
 
     Each ends for itself: converged, or after --steps, or as it goes round in a cycle, runs away or
-    cannot be evaluated; the column `reason` of the output says which. After a stop (Ctrl-C, a
+    cannot be evaluated; the column `reason` of the output says which, and `contact` where atoms are
+    nearer than the model knows. After a stop (Ctrl-C, a
     crash) the same command goes on.
     """
     from rich.console import Console
@@ -107,6 +109,7 @@ def relax(
             say(f"stopped after {endings.total()} of {n} structures: the same command goes on.")
             raise typer.Exit(130)
         firsts = {ending: run.part.first_reason(ending) for ending in (RUNAWAY, FAILED)}
+        contacts = run.part.contacts()
         run.finish()
     say(f"{endings[CONVERGED]} of {n} structures converged to {fmax:g} eV/Å.")
     others = [f"{endings[ending]} {words}" for ending, words in WORDS.items() if endings[ending]]
@@ -115,6 +118,14 @@ def relax(
     for first in firsts.values():
         if first is not None:
             say(f"structure {first[0]} of the input, from 0: {first[1]}")
+    if contacts:
+        numbers = [str(number) for number, _ in contacts]
+        named = ", ".join(numbers[:NAMED]) + ", …" * (len(numbers) > NAMED)
+        say(
+            f"{len(numbers)} ended with atoms nearer than the model knows, and mean nothing there"
+            f" (structures {named} of the input, from 0; column `contact`): in the first"
+            f" {contacts[0][1]}."
+        )
     say(f"wrote {out}")
     if endings[FAILED] == n:
         raise EvaluationError("no structure could be evaluated: take a model that knows them.")

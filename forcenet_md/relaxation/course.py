@@ -20,8 +20,11 @@ from forcenet_md.graph.neighbours import build_edges
 from forcenet_md.inference.interface import Kind, Moment, Request, Session
 from forcenet_md.relaxation.judge import Judge
 from forcenet_md.system import Forces, System
+from forcenet_md.watching.guard_limits import Limits
+from forcenet_md.watching.guards import atom_name, distance_figure
 
 CONVERGED, STEPS, CYCLE, RUNAWAY, FAILED = "converged", "steps", "cycle", "runaway", "failed"
+NEAR = Limits().distance[0]  # of the shortest distance of training: where guards warn
 # What ASE's optimisers keep between steps; L-BFGS the second in the method behind it.
 KEPT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fire": (("vel", "dt", "a", "Nsteps"), ()),
@@ -133,9 +136,19 @@ class Course:
         self.ending, self.reason = ending, reason
         self.session = None
 
+    @property
+    def contact(self) -> str:
+        """Of atoms that are nearer, where it was last evaluated, than the model's training brought
+        such a pair: which and how near; else ''. A network can be at rest there by mistake."""
+        contact = None if self._answer is None else self._answer.contact
+        if contact is None or contact.ratio >= NEAR:
+            return ""
+        a, b = (atom_name(row + 1, self.atoms.numbers[row]) for row in (contact.a, contact.b))
+        return distance_figure(contact, a, b).words()
+
     def result(self) -> Atoms:
         """Where it ended, with the forces there (and energy, where the model has one); a
-        committee's spread as a column. `info` says how: converged, steps, fmax, reason."""
+        committee's spread as a column. `info` says how: converged, steps, fmax, reason, contact."""
         self.atoms.calc = None
         self.atoms.positions = self._evaluated
         answer = self._answer
@@ -145,7 +158,8 @@ class Course:
             if answer.force_spread is not None:
                 out.set_array("force_spread", answer.force_spread)
         out.info |= {"converged": self.ending == CONVERGED, "steps": self.steps}
-        told = {"fmax": self.fmax, "reason": self.reason.replace('"', "'") or None}
+        reason = self.reason.replace('"', "'")
+        told = {"fmax": self.fmax, "reason": reason or None, "contact": self.contact or None}
         for key, value in told.items():
             out.info.pop(key, None)  # of a relaxation before
             if value is not None:

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS header (line TEXT);
 CREATE TABLE IF NOT EXISTS ended
     (number INTEGER PRIMARY KEY, ending TEXT, reason TEXT, steps INTEGER, frame BLOB);
 CREATE TABLE IF NOT EXISTS under_way (number INTEGER PRIMARY KEY, state BLOB);
+CREATE TABLE IF NOT EXISTS contacts (number INTEGER PRIMARY KEY, words TEXT);
 """
 
 
@@ -103,6 +104,10 @@ class PartFile:
         found = "SELECT number, reason FROM ended WHERE ending = ? ORDER BY number"
         return self._file.execute(found, (ending,)).fetchone()
 
+    def contacts(self) -> list[tuple[int, str]]:
+        """The numbers of structures that ended with a `Course.contact`, and what, after a save."""
+        return self._file.execute("SELECT number, words FROM contacts ORDER BY number").fetchall()
+
     def state(self, number: int) -> bytes | None:
         """Of a structure that was under way at the last save."""
         asked = self._file.execute("SELECT state FROM under_way WHERE number = ?", (number,))
@@ -122,6 +127,10 @@ class PartFile:
             self._file.executemany(
                 "INSERT INTO ended VALUES (?, ?, ?, ?, ?)",
                 [(c.number, c.ending, c.reason, c.steps, as_text(c.result())) for c in self._ended],
+            )
+            self._file.executemany(
+                "INSERT INTO contacts VALUES (?, ?)",
+                [(c.number, c.contact) for c in self._ended if c.contact],
             )
             self._file.executemany(
                 "DELETE FROM under_way WHERE number = ?", [(c.number,) for c in self._ended]

@@ -222,8 +222,7 @@ def figures(request: Request, forces: Forces) -> list[Figure]:
     numbers, ids = request.system.numbers, request.moment.ids
 
     def atom(row: int) -> str:
-        name = row + 1 if ids is None else ids[row]
-        return f"atom {name} ({chemical_symbols[numbers[row]]})"
+        return atom_name(row + 1 if ids is None else ids[row], numbers[row])
 
     top, largest = largest_force(forces.forces)
     found = [force_figure(largest, atom(top))]
@@ -236,6 +235,11 @@ def figures(request: Request, forces: Forces) -> list[Figure]:
         words = f"the committee is {spread[most]:.3g} eV/Å apart on {atom(most)}"
         found.append(Figure("spread", float(spread[most]), lambda: words))
     return [*found, net_figure(forces.net_force_per_atom)]
+
+
+def atom_name(number: int, z: int) -> str:
+    """number: from 1, or the engine's own; z: atomic number"""
+    return f"atom {number} ({chemical_symbols[z]})"
 
 
 def force_figure(largest: float, atom: str) -> Figure:
