@@ -201,8 +201,11 @@ def test_what_cannot_be_evaluated_is_within_no_threshold(
     assert found["afbt"]["n_unlabelled"] == 1
 
 
-def test_an_interrupt_gives_what_there_is(
-    relaxations: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_interrupt_gives_what_there_is_and_the_same_command_goes_on(
+    relaxations: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ask, calls = AseEvaluator.evaluate, 0
 
@@ -214,13 +217,27 @@ def test_an_interrupt_gives_what_there_is(
         return ask(self, requests)  # type: ignore[arg-type]
 
     monkeypatch.setattr(AseEvaluator, "evaluate", interrupted)
-    told = ("-m", "ase:emt", "--json", "--teacher", "emt", "--batch-atoms", 1)
+    out = tmp_path / "is2rs.json"
+    told = ("-m", "ase:emt", "--teacher", "emt", "--batch-atoms", 1, "--out", out)
     evaluate(relaxations, *told, code=130)
-    output = capsys.readouterr()
-    found = json.loads(output.out)
+    said, found = capsys.readouterr(), json.loads(out.read_text())
     assert (found["complete"], found["n_asked"], found["afbt"]) == (False, 3, None)
     assert 0 < found["n_systems"] < 3
-    assert f"INTERRUPTED: the figures are over the {found['n_systems']} of 3" in output.err
+    assert f"INTERRUPTED: the figures are over the {found['n_systems']} of 3" in said.out
+    assert "the same command goes on" in said.err
+    with pytest.raises(DataError, match="of another run, with other fmax"):
+        build_app()(
+            ["evaluate", str(relaxations), *map(str, told), "--task", "is2rs", "--fmax", "0.1"]
+        )
+    evaluate(relaxations, *told)
+    whole = json.loads(out.read_text())
+    assert whole["complete"]
+    assert whole["systems"][: found["n_systems"]] == [
+        system | {"force": whole["systems"][k]["force"]}
+        for k, system in enumerate(found["systems"])
+    ]
+    assert calls == sum(system["steps"] + 1 for system in whole["systems"])  # and none again
+    assert [path.name for path in tmp_path.iterdir()] == ["is2rs.json"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model's forces, as they are served, against labelled frames; or its relaxations.
 
-    Ctrl-C ends with the figures of the frames evaluated until then.
+    Ctrl-C ends with the figures of the frames evaluated until then. Relaxations with --out go on
+    with the same command.
     """
     _check_task(context, task)
     from rich.console import Console
@@ -150,10 +151,12 @@ def evaluate(
         console.print("ending with what is evaluated")
 
     if task == "is2rs":
+        from forcenet_md.data.label_run import beside
         from forcenet_md.evaluation.is2rs import PROTOCOL, Task, evaluate_is2rs, sentences
 
         protocol = replace(PROTOCOL, optimizer=optimizer, fmax=fmax, steps=steps, maxstep=maxstep)
-        asked = Task(data, names, limit, protocol, batch_atoms, teacher)
+        part = beside(out, ".part") if out else None
+        asked = Task(data, names, limit, protocol, batch_atoms, teacher, part)
         with _progress(console) as bar, on_interrupt(interrupt):
             found, reached = evaluate_is2rs(
                 evaluator, described, asked, bar.doing, lambda: interrupted
@@ -165,7 +168,11 @@ def evaluate(
             write_frames(relaxed, reached)
             console.print(f"wrote {relaxed}", markup=False, soft_wrap=True)
         if not found.complete:
+            if part:
+                console.print("the same command goes on")
             raise typer.Exit(130)
+        if part:
+            part.unlink()
         return
     settings = Settings(
         remove_net_force=bool(cards) and all(each.net_force_removed for each in cards),

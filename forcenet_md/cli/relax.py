@@ -75,7 +75,6 @@ def relax(
     console = Console(stderr=True)
     with said_if_stopped(before="the first step"):
         from forcenet_md.errors import EvaluationError
-        from forcenet_md.inference.frames import Symmetry
         from forcenet_md.relaxation.course import CONVERGED, FAILED, RUNAWAY, Settings
         from forcenet_md.relaxation.run import RelaxRun
         from forcenet_md.training.stop import on_interrupt
@@ -83,10 +82,8 @@ def relax(
         evaluator, loaded = load(
             model, committee or (), device, threads, dtype, trust, frames, align
         )
-        symmetry = Symmetry(frames, align)
-        described = {"model": f"{loaded.sha256 or model}{symmetry}", "dtype": dtype}
         settings = Settings(optimizer, fmax, steps, maxstep)
-        run = RelaxRun(structures, out, described, settings)
+        run = RelaxRun(structures, out, loaded.identity, settings)
     interrupted = False
 
     def interrupt() -> None:

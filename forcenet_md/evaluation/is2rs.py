@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel
 
 import forcenet_md
+from forcenet_md.data.compiling import sha256
 from forcenet_md.data.labelling import label_frames
 from forcenet_md.data.teachers import find_teacher
 from forcenet_md.errors import DataError, EvaluationError
@@ -27,8 +28,10 @@ from forcenet_md.evaluation.cases import evenly
 from forcenet_md.evaluation.result import Model
 from forcenet_md.evaluation.trajectories import Ends, read_ends
 from forcenet_md.inference.interface import Evaluator
-from forcenet_md.relaxation.batch import BATCH_ATOMS, relax
-from forcenet_md.relaxation.course import FAILED, Course, Settings
+from forcenet_md.relaxation.batch import BATCH_ATOMS
+from forcenet_md.relaxation.course import FAILED, Settings
+from forcenet_md.relaxation.part_file import Ended, PartFile
+from forcenet_md.relaxation.run import relax_into
 
 PROTOCOL = Settings("lbfgs", fmax=0.01, steps=200, maxstep=0.04, memory=50)
 DISTANCES = np.arange(0.01, 0.5, 0.001)  # Å, as the Open Catalyst Project's evaluator has them
@@ -59,6 +62,8 @@ class Task:
 
     sources, names: as of `read_ends`; limit: at most so many systems, evenly spread
     teacher: labels what was reached, as `label_frames` does; None: there is no AFbT
+    part: keeps what was reached, for the same task to go on from; to be removed by whoever has made
+        use of a complete result. None: a stop loses it
     """
 
     sources: Sequence[Path]
@@ -67,6 +72,7 @@ class Task:
     settings: Settings = PROTOCOL
     batch_atoms: int = BATCH_ATOMS
     teacher: str | None = None
+    part: Path | None = None
 
 
 class Relaxed(BaseModel):
@@ -140,23 +146,27 @@ def evaluate_is2rs(
     """The figures, and the structures that were reached.
 
     progress(what, systems done, in all); stopped: asked after every step
-    Raises EvaluationError when no system ended, DataError for data without relaxations and a
-    teacher that there is not.
+    Raises EvaluationError when no system ended, DataError for data without relaxations, a teacher
+    that there is not, and a part file of another task.
     """
     if task.teacher is not None:
         find_teacher(task.teacher)  # before the work
     whole, n_single = read_ends(task.sources, task.names)
     ends = [whole[k] for k in evenly(len(whole), task.limit)]
-    reached: dict[int, tuple[Relaxed, Atoms]] = {}
-    structures = (each.first for each in ends)
-    for course in relax(evaluator, structures, task.settings, task.batch_atoms, stopped):
-        reached[course.number] = _relaxed(ends[course.number], course), course.result()
-        progress("relaxing", len(reached), len(ends))
+    structures = [each.first for each in ends]
+
+    def relaxing(done: int, _steps: int) -> None:
+        progress("relaxing", done, len(ends))
+
+    with PartFile(task.part, _header(model, task)) as part:
+        asked = (part, structures, task.settings, evaluator, task.batch_atoms)
+        complete = relax_into(*asked, relaxing, stopped)
+        reached = {found.number: (_relaxed(ends, found), found.atoms) for found in part.ended()}
     if not reached:
-        raise EvaluationError("no relaxation had ended when it was stopped: there are no figures.")
+        goes_on = "; the same command goes on" * bool(task.part)
+        raise EvaluationError(f"no relaxation had ended when it was stopped: no figures{goes_on}.")
     numbers = sorted(reached)
     systems = [reached[k][0] for k in numbers]
-    complete = len(numbers) == len(ends)
     afbt = None
     if task.teacher is not None and complete:
         afbt = _afbt(ends, reached, task.teacher, progress)
@@ -185,17 +195,30 @@ def evaluate_is2rs(
     return result, [reached[k][1] for k in numbers]
 
 
-def _relaxed(ends: Ends, course: Course) -> Relaxed:
+def _header(model: Model, task: Task) -> dict[str, Any]:
+    """What must be the same to go on."""
+    return {
+        "task": "is2rs",
+        "structures": [sha256(source) for source in task.sources],
+        "names": task.names,
+        "limit": task.limit,
+        **model.identity,
+        **asdict(task.settings),
+    }
+
+
+def _relaxed(ends: Sequence[Ends], found: Ended) -> Relaxed:
+    system = ends[found.number]
     return Relaxed(
-        name=ends.name,
-        n_atoms=len(ends.free),
-        n_free=int(ends.free.sum()),
-        initial=ends.distance(ends.first),
-        distance=None if course.ending == FAILED else ends.distance(course.result()),
-        ending=course.ending,
-        reason=course.reason,
-        steps=course.steps,
-        fmax=course.fmax,
+        name=system.name,
+        n_atoms=len(system.free),
+        n_free=int(system.free.sum()),
+        initial=system.distance(system.first),
+        distance=None if found.ending == FAILED else system.distance(found.atoms),
+        ending=found.ending,
+        reason=found.reason,
+        steps=found.steps,
+        fmax=found.atoms.info.get("fmax"),
     )
 
 

@@ -10,6 +10,7 @@ import forcenet_md
 from forcenet_md.evaluation.errors import COSINE_FLOOR, THRESHOLD, Figures
 from forcenet_md.evaluation.rotation import Instability
 from forcenet_md.evaluation.spread import Spread
+from forcenet_md.inference.frames import Symmetry
 
 DEFINITIONS = {
     "units": "eV and eV/Angstrom",
@@ -39,6 +40,12 @@ class Model(BaseModel):
     dtype: str
     frames: int = 1
     align: bool = False
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells it from others."""
+        symmetry = Symmetry(self.frames, self.align)
+        return {"model": f"{self.sha256 or self.spec}{symmetry}", "dtype": self.dtype}
 
 
 class Refused(BaseModel):

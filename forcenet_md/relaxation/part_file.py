@@ -8,6 +8,7 @@ only appended to, as labelling has it, would grow without bound).
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sqlite3
 import time
@@ -15,7 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
+
+from ase import Atoms
+from ase.io import read
 
 from forcenet_md.data.frames import as_text
 from forcenet_md.errors import DataError
@@ -33,20 +37,31 @@ CREATE TABLE IF NOT EXISTS contacts (number INTEGER PRIMARY KEY, words TEXT);
 """
 
 
+class Ended(NamedTuple):
+    """A structure that has ended, as `Course` has it."""
+
+    number: int
+    ending: str
+    reason: str
+    steps: int
+    atoms: Atoms
+
+
 class PartFile:
     """Saved to while relaxing; `finish` makes the output of it. To be closed by `with`.
 
+    path: None keeps it in memory, for a run that nothing goes on from
     header: what must be the same to go on: structures, model, settings
     Raises DataError for a file of another run, one that another process has, and what cannot be
     written.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path | None, header: dict[str, Any]) -> None:
         self.path = path
         self._ended: list[Course] = []  # since the last save
         self._due = time.monotonic() + SAVE_EVERY
         with self._sentences():
-            self._file = sqlite3.connect(path, timeout=0.0)
+            self._file = sqlite3.connect(path or ":memory:", timeout=0.0)
             try:
                 self._open(header)
             except BaseException:
@@ -86,7 +101,7 @@ class PartFile:
             return
         finally:
             self._file.close()
-        if empty:
+        if empty and self.path:
             self.path.unlink(missing_ok=True)  # nothing to go on with
 
     @property
@@ -107,6 +122,14 @@ class PartFile:
     def contacts(self) -> list[tuple[int, str]]:
         """The numbers of structures that ended with a `Course.contact`, and what, after a save."""
         return self._file.execute("SELECT number, words FROM contacts ORDER BY number").fetchall()
+
+    def ended(self) -> Iterator[Ended]:
+        """In the order of their numbers, after a save; positions to the 8 digits of the output."""
+        asked = "SELECT number, ending, reason, steps, frame FROM ended ORDER BY number"
+        for number, ending, reason, steps, frame in self._file.execute(asked):
+            atoms = read(io.StringIO(frame.decode()), format="extxyz")
+            assert isinstance(atoms, Atoms)
+            yield Ended(number, ending, reason, steps, atoms)
 
     def state(self, number: int) -> bytes | None:
         """Of a structure that was under way at the last save."""
@@ -158,7 +181,8 @@ class PartFile:
                 " command again; nothing is lost."
             ) from None
         self._file.close()
-        self.path.unlink()
+        if self.path:
+            self.path.unlink()
 
     @contextlib.contextmanager
     def _sentences(self) -> Iterator[None]:

@@ -79,30 +79,47 @@ class RelaxRun:
         progress(structures that have ended, steps of structures made here); stopped: asked after
         every round
         """
-        batch = Batch(evaluator, self._courses(evaluator.capabilities.cutoff), batch_atoms)
-        done, steps = len(self.done), 0
-        for ended in batch.rounds():
-            self.part.add(ended, batch.under_way)
-            done += len(ended)
-            steps += len(ended) + len(batch.under_way)
-            progress(done, steps)
-            if stopped():
-                break
-        self.part.save(batch.under_way)
-        return done == len(self.frames)
-
-    def _courses(self, cutoff: float) -> Iterator[Course]:
-        for number, atoms in enumerate(self.frames):
-            if number in self.done:
-                continue
-            course = Course(number, atoms, self.settings, cutoff)
-            if (state := self.part.state(number)) is not None:
-                course.restore(state)
-            yield course
+        return relax_into(
+            self.part, self.frames, self.settings, evaluator, batch_atoms, progress, stopped
+        )
 
     def finish(self) -> None:
         """Write the output. Raises DataError."""
         self.part.finish(self.out)
+
+
+def relax_into(
+    part: PartFile,
+    frames: Sequence[Atoms],
+    settings: Settings,
+    evaluator: Evaluator,
+    batch_atoms: int,
+    progress: Callable[[int, int], None],
+    stopped: Callable[[], bool],
+) -> bool:
+    """Relax what the part file has not; see `RelaxRun.relax`."""
+    before = part.numbers
+
+    def courses() -> Iterator[Course]:
+        for number, atoms in enumerate(frames):
+            if number in before:
+                continue
+            course = Course(number, atoms, settings, evaluator.capabilities.cutoff)
+            if (state := part.state(number)) is not None:
+                course.restore(state)
+            yield course
+
+    batch = Batch(evaluator, courses(), batch_atoms)
+    done, steps = len(before), 0
+    for ended in batch.rounds():
+        part.add(ended, batch.under_way)
+        done += len(ended)
+        steps += len(ended) + len(batch.under_way)
+        progress(done, steps)
+        if stopped():
+            break
+    part.save(batch.under_way)
+    return done == len(frames)
 
 
 def read(sources: Sequence[Path]) -> list[Atoms]:
