@@ -181,7 +181,8 @@ def test_a_division_lasts_while_it_can(tmp_path: Path) -> None:
 
 
 def test_what_comes_is_recorded_and_its_heat_told(tmp_path: Path) -> None:
-    """In whatever order: frames have that of the ids, and velocities of the step itself."""
+    """In whatever order: frames have that of the ids, and velocities of the step itself. So has
+    what is told while it goes on."""
     write_model(tmp_path / "m.pt")
     network = ModelEvaluator(tmp_path / "m.pt", dtype="float64")
     atoms = bulk("Cu", cubic=True) * 2
@@ -202,7 +203,9 @@ def test_what_comes_is_recorded_and_its_heat_told(tmp_path: Path) -> None:
     for k in range(n_steps):
         wire.step(x[k], random.permutation(32) if k in (0, 4) else None)
     watch = watching.over_ranks(model, recorder, said.append)
-    guest = Guest(model, wire, 100, Monitor(), watch)  # type: ignore[arg-type]
+    assert watch.figures(0) == {}
+    monitor = Monitor()
+    guest = Guest(model, wire, 100, monitor, watch)  # type: ignore[arg-type]
     assert guest.serve() is Order.BYE
     recorder.close()
 
@@ -221,12 +224,18 @@ def test_what_comes_is_recorded_and_its_heat_told(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.velocity, at_step[[0, 3, 6]])
     np.testing.assert_allclose(found.force, np.array(forces)[[0, 3, 6]], rtol=0, atol=1e-10)
 
+    warm = (at_step**2).sum(axis=2) * masses / ACCELERATION / (3.0 * units.kB)
+    shown = watch.figures(0)
+    assert (shown["step"], shown["atoms"]) == (str(n_steps - 1), "32")
+    assert shown["temperature"] == f"Cu {warm[:, ::2].mean():.4g} Pt {warm[:, 1::2].mean():.4g}"
+    assert (monitor.totals.steps, monitor.totals.atoms) == (n_steps, 32 * n_steps)
+
     late, of_late = at_step[2:], np.array(forces)[2:7]
     power = (of_late * late).sum(axis=(1, 2)).mean() / 32
-    kinetic = (late**2).sum(axis=2) * masses / ACCELERATION / (3.0 * units.kB)
     [told] = said
     assert told.startswith("heat: mean of the last 5 of 7 steps: temperatures in K Cu ")
     words = told.split()
     figures = [float(words[words.index(word) + 1].strip(";")) for word in ("Cu", "Pt", "by")]
-    expected = [kinetic[:, ::2].mean(), kinetic[:, 1::2].mean(), power / (3.0 * units.kB)]
+    expected = [warm[2:, ::2].mean(), warm[2:, 1::2].mean(), power / (3.0 * units.kB)]
     np.testing.assert_allclose(figures, expected, rtol=0.005)
+    assert shown["heating"].split()[0] == str(words[words.index("by") + 1])

@@ -130,6 +130,7 @@ def local_models(
     from forcenet_md.engines.lammps_local import LocalModels
     from forcenet_md.inference.load import load_on_ranks
     from forcenet_md.server.monitor import Lines, Monitor
+    from forcenet_md.server.watched_ranks import watched_ranks
 
     monitor, recorder = Monitor(), None
     with contextlib.ExitStack() as stack:
@@ -144,7 +145,10 @@ def local_models(
         network = load_on_ranks(on_ranks.load, on_ranks.device, on_ranks.share_devices, world)
         most, sharing = max_atoms * world.size, on_ranks.sharing
         models = LocalModels(network, world, sharing, most, monitor, watching, warn, recorder)
-        yield stack.enter_context(models)
+        stack.enter_context(models)
+        if world.rank == 0:
+            stack.enter_context(watched_ranks(network, world, monitor, models.watches))
+        yield models
 
 
 def end_by_signal() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 import traceback
 from collections.abc import Callable
 from ctypes import c_char
@@ -52,6 +53,7 @@ class LocalModels:
     """The model on this rank, for all fixes external of the LAMMPS of this process.
 
     max_atoms: most atoms of all ranks; count: how many fixes there have been
+    watches: who looks at each simulation, by its stream
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LocalModels:
     ) -> None:
         """warn: takes a warning; recorder: on rank 0, if `watching` asks for one"""
         self.count = 0
+        self.watches: dict[int, RanksWatch] = {}
         self._watching = watching
         self._recorder = recorder
         self._warn = warn
@@ -99,11 +102,13 @@ class LocalModels:
             handle[0] = self.count
             model = LocalModel(self._network, self._world, self._sharing)
             log = self._monitor.log
-            watch = self._watching.over_ranks(model, self._recorder, log, self._warn)
             taken = {fix.stream for fix in self._fixes.values()}
             stream = next(k for k in count() if k not in taken)
+            watch = self._watching.over_ranks(model, self._recorder, log, self._warn)
+            self.watches[stream] = watch
             fix = LammpsLocal(model, self._max_atoms, self._monitor, watch, stream)
             self._fixes[self.count] = fix
+            self._monitor.clients = len(self._fixes)
             return b""
 
         return self._answer(work, reply, room)
@@ -127,6 +132,7 @@ class LocalModels:
 
     def _close(self, handle: int) -> None:
         self._fixes.pop(handle).close()
+        self._monitor.clients = len(self._fixes)
 
     def _answer(self, work: Callable[[], bytes], reply: Any, room: int) -> int:
         """ctypes would print an exception and let LAMMPS go on: it is a sentence, or the end."""
@@ -182,6 +188,7 @@ class LammpsLocal:
     def forces(self, step: LocalStep) -> str:
         """Fills the step's forces; the first time it returns how evenly ranks work. Collective;
         raises the fault of any rank on all of them."""
+        start = time.perf_counter()
         settings = self._settings
         assert settings is not None
         length, force = settings.units.length, settings.units.force
@@ -198,10 +205,13 @@ class LammpsLocal:
             self._reference.check(points[:owned], cell, origin, skin)
         except StructureError as fault:
             self._model.fail(fault, self._watch.sums(request))
+        divided = time.perf_counter()
         found, seen = self._watch.answer(
             request, lambda sums: self._model.forces(points, settings.keep_net_force, sums)
         )
         array(step.force, (owned, 3), np.float64)[:] = found / force
+        network = time.perf_counter() - divided
+        self._monitor.batch(1, seen.n_atoms, divided - start, network)
         self._steps += 1
         self._largest = max(self._largest, seen.net_force)
         if self._steps > 1:

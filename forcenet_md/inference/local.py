@@ -33,11 +33,13 @@ NOTHING = np.zeros(0)
 class Seen(NamedTuple):
     """Of the atoms of all ranks, and known to all.
 
+    n_atoms: how many they are
     net: [3] eV/Å, the net force; net_force: its length, per atom
     largest: eV/Å, the force on the atom of the id `on`
     sums: of what the ranks have added to these figures
     """
 
+    n_atoms: int
     net_force: float
     largest: float
     on: int
@@ -168,6 +170,7 @@ class LocalModel:
         mean, centre = total[:6].reshape(2, 3) / max(total[6], 1.0)
         most = all_[all_[:, 8].argmax()]
         seen = Seen(
+            int(total[6]),
             float(np.linalg.norm(mean)),
             float(most[8]),
             int(most[9]),

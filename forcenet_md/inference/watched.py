@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from forcenet_md.errors import ForceNetError
-from forcenet_md.inference.interface import Evaluator, Request, Session, Timings
+from forcenet_md.inference.interface import Evaluator, Moment, Request, Session, Timings
 from forcenet_md.system import Forces
 
 
@@ -31,6 +31,27 @@ class Watcher(Protocol):
         """Nothing more comes."""
 
 
+class Last(NamedTuple):
+    """The last answer to a simulation. when: time.monotonic()"""
+
+    step: int
+    n_atoms: int
+    when: float
+
+    @classmethod
+    def of(cls, moment: Moment, n_atoms: int, before: Last | None = None) -> Last:
+        """Now. before: what is counted on from where an engine does not count its steps."""
+        step = moment.step
+        if step is None:
+            step = 1 if before is None else before.step + 1
+        return cls(step, n_atoms, time.monotonic())
+
+    def told(self) -> dict[str, str]:
+        """For `forcenet-md watch`; age: seconds since."""
+        age = time.monotonic() - self.when
+        return {"step": str(self.step), "atoms": str(self.n_atoms), "age": f"{age:.1f}"}
+
+
 class WatchedEvaluator:
     """An `Evaluator` (inference/interface.py) that shows another one's answers to watchers.
 
@@ -47,21 +68,18 @@ class WatchedEvaluator:
         self._evaluator = evaluator
         self._watchers = watchers
         self._failed = failed
-        # Step, number of atoms and when, by stream.
-        self._last: dict[int, tuple[int, int, float]] = {}
+        self._last: dict[int, Last] = {}  # by stream
         wanted = any(watcher.velocities for watcher in watchers)
         self.timings = Timings()
         self.capabilities = replace(evaluator.capabilities, velocities_welcome=wanted)
 
-    def figures(self) -> dict[int, list[tuple[str, str]]]:
-        """Of every simulation, by its stream: step, atoms, seconds since (`age`), and what the
-        watchers know."""
+    def figures(self) -> dict[int, dict[str, str]]:
+        """Of every simulation, by its stream: its last answer, and what the watchers know."""
         found = {}
-        for stream, (step, n_atoms, when) in self._last.items():
-            age = time.monotonic() - when
-            told = [("step", str(step)), ("atoms", str(n_atoms)), ("age", f"{age:.1f}")]
+        for stream, last in self._last.items():
+            told = last.told()
             for watcher in self._watchers:
-                told += watcher.figures(stream).items()
+                told |= watcher.figures(stream)
             found[stream] = told
         return found
 
@@ -82,10 +100,8 @@ class WatchedEvaluator:
         if not isinstance(answer, Forces):
             return self._failed(request, answer)
         moment = request.moment
-        step = self._last.get(moment.stream, (0, 0, 0.0))[0] + 1
-        if moment.step is not None:
-            step = moment.step
-        self._last[moment.stream] = step, request.system.n_atoms, time.monotonic()
+        before = self._last.get(moment.stream)
+        self._last[moment.stream] = Last.of(moment, request.system.n_atoms, before)
         for watcher in self._watchers:
             try:
                 watcher.see(request, answer)

@@ -29,7 +29,6 @@ from forcenet_md.server.protocol import (
     frame,
 )
 from forcenet_md.server.shared import STOPPED, Shared
-from forcenet_md.server.status import status_lines
 from forcenet_md.system import Forces
 
 
@@ -227,7 +226,7 @@ class Connection:
                 self._take_auth(payload, now)
             case MessageType.WATCH:
                 self._deadlines.clear()  # it need not say who it is
-                lines = status_lines(self._evaluator, self._monitor)
+                lines = self._shared.status()
                 self._send(frame(MessageType.STATUS, encode_text(*lines)), now)
             case _:
                 self.end("it said goodbye")

@@ -14,6 +14,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -28,6 +29,7 @@ from forcenet_md.server.monitor import Monitor
 from forcenet_md.server.protocol import MessageType, encode_error, frame
 from forcenet_md.server.runs import RunListener, same_user
 from forcenet_md.server.shared import STOPPED, Shared
+from forcenet_md.server.status import Lines, status_of
 from forcenet_md.system import Forces
 
 
@@ -72,12 +74,15 @@ class Server:
         limits: Limits | None = None,
         secret: bytes | None = None,
         monitor: Monitor | None = None,
+        status: Callable[[], Lines] | None = None,
     ) -> None:
+        """status: what is told to whoever watches, if not that of this evaluator"""
         self.evaluator = evaluator
         self.limits = limits or Limits()
         self.monitor = monitor or Monitor()
         self._listeners = listeners
-        self._shared = Shared(evaluator, self.limits, secret, self.monitor)
+        status = status or partial(status_of, evaluator, self.monitor)
+        self._shared = Shared(evaluator, self.limits, secret, self.monitor, status)
         self._peers: dict[Peer, int] = {}  # with the interest that the selector knows
         self._count = 0
         self._stopping = False

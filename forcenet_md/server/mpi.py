@@ -26,8 +26,10 @@ from forcenet_md.server.mpi_door import Door, Launch, Port, own_ranks
 from forcenet_md.server.mpi_guest import Guest
 from forcenet_md.server.mpi_wire import Order, Wire
 from forcenet_md.server.ranks import load_crew
-from forcenet_md.server.run import Options, make_monitor, model_lines, ready_lines
+from forcenet_md.server.run import Options, make_monitor, model_lines, ready_lines, watch_line
 from forcenet_md.server.signals import SIGNALS, StopSignal
+from forcenet_md.server.watched_ranks import watched_ranks
+from forcenet_md.watching.ranks import RanksWatch
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -129,12 +131,16 @@ def serve(
         network.warm_up()
         with one_for_all(world):
             door.open()
+        watches: dict[int, RanksWatch] = {}
         if world.rank == 0:
             for line in model_lines(replace(network.capabilities, ranks=world.size)):
                 say.write(line)
             say.write(f"listening on {address}")
             for line in ready_lines(network.capabilities, str(address)):
                 say.write(line)
+            watched = watched_ranks(network, world, monitor, watches)
+            for run in stack.enter_context(watched):
+                say.write(watch_line(run))
             if isinstance(monitor, TerminalMonitor):
                 stack.enter_context(monitor.shown())
 
@@ -146,7 +152,7 @@ def serve(
         while order is not Order.STOP and (comm := door.accept(idle)) is not None:
             model = LocalModel(network, world, sharing)
             most = options.limits.max_atoms * world.size
-            watch = options.watching.over_ranks(model, recorder, monitor.log)
+            watch = watches[0] = options.watching.over_ranks(model, recorder, monitor.log)
             wire = Wire(comm, world, door.lives, idle)
             guest = Guest(model, wire, most, monitor, watch)
             monitor.joined("LAMMPS")

@@ -91,7 +91,9 @@ class Guest:
         near: Array | None = None
         gone = False
         try:
-            request = self._request(head, settings, self._collect(head))
+            arrived = self._collect(head)
+            collected = time.perf_counter()
+            request = self._request(head, settings, arrived)
             system = request.system
             if self._reference is not None:
                 near = self._reference.near(system)
@@ -118,11 +120,13 @@ class Guest:
         except ForceNetError as error:
             self._refuse(f"step {head.step}", error)
             return True
+        answered = time.perf_counter()
         back = np.empty_like(forces)
         back[self._arrival] = forces / settings.units.force
         self._wire.answer(back)
         end = time.perf_counter()
-        self._monitor.batch(1, settings.n_atoms, middle - start, end - middle)
+        self._monitor.batch(1, seen.n_atoms, middle - collected, answered - middle)
+        self._monitor.add("transport", collected - start + end - answered)
         self.largest.net_force = max(self.largest.net_force, seen.net_force)
         if self.steps == 0:
             self._monitor.log(f"step {head.step}: {self._model.edges()}")

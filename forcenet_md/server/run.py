@@ -34,7 +34,7 @@ from forcenet_md.server.lammps import symbols
 from forcenet_md.server.limits import Limits
 from forcenet_md.server.loop import Server
 from forcenet_md.server.monitor import Lines, Monitor, TerminalMonitor
-from forcenet_md.server.runs import open_to_watchers
+from forcenet_md.server.runs import RunAddress, open_to_watchers
 from forcenet_md.server.signals import StopSignal
 from forcenet_md.server.template import Template
 from forcenet_md.watching.watching import Watching
@@ -145,7 +145,7 @@ def run(
             say.write(line)
         if not listeners:
             for each in watched:
-                say.write(f"to watch it: forcenet-md watch {each.address}")
+                say.write(watch_line(each.address))
         if isinstance(monitor, TerminalMonitor):
             stack.enter_context(monitor.shown())
         started(server)
@@ -273,6 +273,10 @@ def ready_lines(model: Capabilities, address: str, secret_option: str = "") -> l
         f"    forcenet ext {_lammps_word(address)} elements {elements}{secret_option}",
         "",
     ]
+
+
+def watch_line(run: RunAddress) -> str:
+    return f"to watch it: forcenet-md watch {run}"
 
 
 def _known(model: Capabilities) -> str:

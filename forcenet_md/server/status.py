@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -11,9 +12,11 @@ from rich.text import Text
 
 from forcenet_md import __version__
 from forcenet_md.errors import ProtocolError
-from forcenet_md.inference.interface import Evaluator
+from forcenet_md.inference.interface import Capabilities, Evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.server.monitor import Monitor
+
+Lines = list[tuple[str, str]]  # key and value of each
 
 SILENT = 30.0  # s without a step, from which a simulation is said to be
 ROWS = {
@@ -29,9 +32,20 @@ ROWS = {
 }
 
 
-def status_lines(evaluator: Evaluator, monitor: Monitor) -> list[tuple[str, str]]:
-    """The payload of STATUS: counts since the start, and what watchers see of each simulation."""
-    totals, model = monitor.totals, evaluator.capabilities
+def status_of(evaluator: Evaluator, monitor: Monitor) -> Lines:
+    """The payload of STATUS where one evaluator answers all simulations."""
+    figures = evaluator.figures() if isinstance(evaluator, WatchedEvaluator) else {}
+    return status_lines(evaluator.capabilities, monitor, figures)
+
+
+def status_lines(
+    model: Capabilities, monitor: Monitor, figures: Mapping[int, Mapping[str, str]]
+) -> Lines:
+    """The payload of STATUS: counts since the start, and what is seen of each simulation.
+
+    figures: by stream (`interface.Moment`); parts that nobody has measured are left out
+    """
+    totals = monitor.totals
     lines = [
         ("server", f"forcenet-md {__version__}"),
         ("model", model.name),
@@ -40,11 +54,10 @@ def status_lines(evaluator: Evaluator, monitor: Monitor) -> list[tuple[str, str]
         ("clock", f"{time.monotonic():.6f}"),
         ("steps", str(totals.steps)),
         ("atoms", str(totals.atoms)),
-        *(("part", f"{name} {seconds:.6f}") for name, seconds in totals.parts.items()),
+        *(("part", f"{name} {seconds:.6f}") for name, seconds in totals.parts.items() if seconds),
     ]
-    if isinstance(evaluator, WatchedEvaluator):
-        for stream, figures in sorted(evaluator.figures().items()):
-            lines += [("simulation", f"{stream + 1} {key} {value}") for key, value in figures]
+    for stream, told in sorted(figures.items()):
+        lines += [("simulation", f"{stream + 1} {key} {value}") for key, value in told.items()]
     return lines
 
 

@@ -83,6 +83,17 @@ class Heat:
         found = zip(self.elements, late.mean[1:], late.error[1:], self._seen, strict=True)
         return {e: (float(mean), float(error)) for e, mean, error, seen in found if seen}
 
+    def told(self) -> dict[str, str]:
+        """For `forcenet-md watch`: temperatures of about the last hundred steps, and the heating of
+        the later half. Empty before the first step."""
+        if not self.figures.total:
+            return {}
+        recent = zip(self.elements, self.recent[1:], self._seen, strict=True)
+        return {
+            "temperature": " ".join(f"{e} {value:.4g}" for e, value, seen in recent if seen),
+            "heating": with_error(*self.heating),
+        }
+
     def describe(self) -> str:
         """For the log."""
         temperatures = " ".join(f"{e} {with_error(*pair)}" for e, pair in self.temperatures.items())
@@ -153,15 +164,8 @@ class HeatWatch:
             stream.told = now
 
     def figures(self, stream: int) -> dict[str, str]:
-        """Temperatures of about the last hundred steps, and the heating of the later half."""
-        if stream not in self._streams or not self._streams[stream].heat.figures.total:
-            return {}
-        heat = self._streams[stream].heat
-        pairs = zip(heat.elements, heat.recent[1:], strict=True)
-        return {
-            "temperature": " ".join(f"{element} {value:.4g}" for element, value in pairs),
-            "heating": with_error(*heat.heating),
-        }
+        """See `Heat.told`."""
+        return self._streams[stream].heat.told() if stream in self._streams else {}
 
     def close(self) -> None:
         """Tells the last means."""

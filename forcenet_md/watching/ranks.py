@@ -6,6 +6,7 @@ travel with the figures that all ranks share in a step anyway (inference/local.p
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.inference.kinetics import follows, velocities_at_step
-from forcenet_md.inference.watched import Watcher
+from forcenet_md.inference.watched import Last, Watcher
 from forcenet_md.system import Forces, System
 from forcenet_md.watching.guards import Guards, guarded, to_atoms
 from forcenet_md.watching.heat import TOLD_EVERY, Heat
@@ -29,7 +30,8 @@ Array = NDArray[np.float64]
 
 
 class RanksWatch:
-    """Guards, heat and the recording of one LAMMPS. All calls but `close` are collective.
+    """Guards, heat and the recording of one LAMMPS. All calls but `figures` and `close` are
+    collective.
 
     A request is of this rank's atoms, and so are the moment's arrays and forces.
     """
@@ -49,10 +51,13 @@ class RanksWatch:
         self._recorder = recorder
         self._record_every = record_every
         self._heat = RanksHeat(say)
+        self._last: Last | None = None
+        self._lock = threading.Lock()  # figures are asked for by another thread
 
     def begin(self, numbers: NDArray[np.int64]) -> None:
         """A run; numbers: of its elements, the same on all ranks."""
-        self._heat.begin(numbers)
+        with self._lock:
+            self._heat.begin(numbers)
 
     def sums(self, request: Request) -> Array:
         """This rank's of the last step, which are to be added up over the ranks."""
@@ -71,11 +76,22 @@ class RanksWatch:
             forces, seen = compute(self.sums(request))
             if self._is_recorded(request.moment):
                 self._record(request, forces, seen)
+            self._last = Last.of(request.moment, seen.n_atoms)
             self._heat.add(request, forces, seen.sums)
             return forces, seen
 
         frame = request.system
-        return guarded(self._guards, seen_too, request.moment, lambda: self._frame(frame))
+        with self._lock:
+            return guarded(self._guards, seen_too, request.moment, lambda: self._frame(frame))
+
+    def figures(self, stream: int) -> dict[str, str]:
+        """What all ranks know of the simulation, for `forcenet-md watch`; a step under way is
+        waited for."""
+        with self._lock:
+            if self._last is None:
+                return {}
+            guards = {} if self._guards is None else self._guards.figures(stream)
+            return self._last.told() | self._heat.figures() | guards
 
     def close(self) -> None:
         """Tells the last means."""
@@ -171,6 +187,10 @@ class RanksHeat:
         if time.monotonic() - self._told >= self._every:
             self.tell()
             self._told = time.monotonic()
+
+    def figures(self) -> dict[str, str]:
+        """See `Heat.told`."""
+        return self._heat.told()
 
     def tell(self) -> None:
         if self._heat.figures.total:
