@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -21,6 +22,7 @@ from ranks_runs import MISBEHAVING, RanksProcess, processor_time
 from serving import ServeProcess
 
 from forcenet_md.engines.ase_calculator import ForceNetCalculator
+from forcenet_md.units import ACCELERATION
 
 pytestmark = pytest.mark.usefixtures("plugin")
 SLOW = pytest.mark.slow
@@ -154,16 +156,44 @@ DEEDS = {
 }
 
 
+DUMP = (
+    "dump 1 all custom 1 out.dump id type x y z vx vy vz fx fy fz\n"
+    "dump_modify 1 sort id format float %.15g\n"
+)
+
+
+def assert_next_frame(atoms: Atoms, dump: Path) -> None:
+    """Where velocity Verlet takes LAMMPS's atoms in the femtosecond after the last dump."""
+    rows = np.loadtxt(dump.read_text().splitlines()[-108:])
+    numbers = np.array([29, 78])[rows[:, 1].astype(int) - 1]
+    masses = np.array([63.546, 195.084])[rows[:, 1].astype(int) - 1, None]
+    x, v, f = np.split(rows[:, 2:], 3, axis=1)
+    assert (atoms.numbers == numbers).all()
+    moved = atoms.positions - (x + 0.001 * (v + 0.0005 * f / masses * ACCELERATION))
+    assert np.abs(moved - 11.7 * np.rint(moved / 11.7)).max() < 1e-7
+    assert np.abs(0.001 * v).max() > 1e-3
+
+
 @SLOW
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_fault_of_one_rank_of_the_server(name: str, small_model: Path, tmp_path: Path) -> None:
-    """LAMMPS stops with its sentence; a bug ends the server, another fault costs it nothing."""
+    """LAMMPS stops with its sentence; a bug ends the server, another fault costs it nothing. The
+    frame of a force that is not finite is kept."""
     deed, sentence = DEEDS[name]
-    with server(2, tmp_path, small_model, MISBEHAVING.format(deed=deed)) as served:
-        for _ in range(1 if name == "bug" else 2):
-            done = lammps_run(at(RUN, served.address), tmp_path, 2)
+    text = RUN.replace("run 5", DUMP + "run 5")
+    guards = ["--guard", "warn", "--guard-frames", "kept.extxyz"]
+    kept = tmp_path / "server" / "kept.extxyz"
+    with server(2, tmp_path, small_model, MISBEHAVING.format(deed=deed), guards) as served:
+        for step in (4,) if name == "bug" else (4, 0):
+            done = lammps_run(at(text, served.address), tmp_path, 2)
             assert done.returncode != 0
             assert sentence in done.error
+            if name == "nan":
+                assert f"starting structure (the frame is kept in {kept})" in done.error
+                last = ase.io.read(kept, -1)
+                assert (last.info["guard"], last.info["step"], len(last)) == ("finite", step, 108)
+                if step:
+                    assert_next_frame(last, tmp_path / "out.dump")
         if name == "bug":
             assert served.process.wait() != 0
             assert "ZeroDivisionError: the model" in served.process.text

@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
     n_atoms: how many they are
     net: [3] eV/Å, the net force; net_force: its length, per atom
-    largest: eV/Å, the force on the atom of the id `on`
+    largest: eV/Å, the force on the atom of the id `on`, before the net force is taken out
     sums: of what the ranks have added to these figures
     """
 
