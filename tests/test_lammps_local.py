@@ -7,10 +7,13 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from in_process_runs import nothing_left, run, succeed
+from in_process_runs import NOWHERE, nothing_left, run, succeed
 from lammps_runs import cases, quick_run
 from local_scripts import CASES, frames, making, script
 from ranks_runs import MISBEHAVING
+from serving import in_thread
+
+from forcenet_md.inference.load import load_evaluator
 
 pytestmark = pytest.mark.usefixtures("plugin")
 SLOW = pytest.mark.slow
@@ -39,10 +42,14 @@ def test_forces_are_those_of_one_rank(
     ranks: int, names: tuple[str, ...], small_model: Path, data: Path, tmp_path: Path
 ) -> None:
     """Bulk, thin, tilted, open and empty boxes, balancing, deformation, lost and deleted atoms."""
-    for folder, count in (("one", 1), ("many", ranks)):
+    for folder in ("one", "many"):
         (tmp_path / folder).mkdir()
-        options = ["--dtype", "float64", *QUIET]
-        succeed(script(data, names), tmp_path / folder, count, options, str(small_model))
+    evaluator = load_evaluator(str(small_model), dtype="float64")
+    with in_thread(tmp_path / "s", evaluator) as (_, address):
+        served = quick_run(script(data, names).replace(NOWHERE, address), tmp_path / "one")
+    assert served.returncode == 0, served.output
+    options = ["--dtype", "float64", *QUIET]
+    succeed(script(data, names), tmp_path / "many", ranks, options, str(small_model))
     for name in names:
         one, many = frames(tmp_path / "one", name), frames(tmp_path / "many", name)
         assert len(one) == len(many) >= 2, name
@@ -130,7 +137,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", cases(FAULTS, FAULTS.keys() - {"overlap"}))
+@SLOW
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_stops_every_rank(name: str, small_model: Path, tmp_path: Path) -> None:
     old, new, options, sentence = FAULTS[name]
     text = SIMPLE.format(before="", more=new if not old else "")

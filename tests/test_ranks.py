@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +20,10 @@ from forcenet_md.mpi import LaunchError, launched, place_device
 PROGRAM = Path(__file__).with_name("ranks_program.py")
 EVERY = {"float64": 1e-10, "float32": 1e-5, "capped": 1e-10, "floor": 1e-10, "deep": 1e-10}
 EVERY |= {"pieced": 1e-10, "bfloat16": 1e-2}
+FAULTS = ("fault", "coincident", "loading", "sessions")
 
 
-def mpirun(ranks: int, folder: Path, *cases: str) -> dict[str, dict[str, object]]:
+def mpirun(ranks: int, folder: Path, *cases: str) -> dict[str, dict[str, Any]]:
     command = [str(BIN / "mpirun"), "-n", str(ranks), sys.executable, str(PROGRAM), str(folder)]
     done = subprocess.run(
         [*command, *cases],
@@ -36,22 +39,31 @@ def mpirun(ranks: int, folder: Path, *cases: str) -> dict[str, dict[str, object]
     return {line["case"]: line for line in lines}
 
 
-@pytest.mark.parametrize(
-    ("ranks", "cases"),
-    [
-        (3, ["float64", "float32", "capped"]),
-        *(pytest.param(n, list(EVERY), marks=pytest.mark.slow) for n in (2, 3, 4)),
-    ],
-)
-def test_ranks_give_the_forces_of_one(ranks: int, cases: list[str], tmp_path: Path) -> None:
-    """Random, tilted, thin and open cells, slabs, droplets with empty ranks, atoms on the cuts."""
-    found = mpirun(ranks, tmp_path, *cases)
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What two ranks found, in one launch: most of its time is their start."""
+    return mpirun(2, tmp_path_factory.mktemp("two"), "float64", "float32", "capped", *FAULTS)
+
+
+def assert_forces_of_one(found: dict[str, dict[str, Any]], cases: Iterable[str]) -> None:
     for case in cases:
         assert found[case]["systems"] == 13
         assert found[case]["worst"] < EVERY[case], case
     assert found["float32"]["worst"] > 1e-10  # else it was not computed so
-    if "bfloat16" in found:
-        assert found["bfloat16"]["worst"] > 1e-6  # else the rows did not travel so
+
+
+def test_two_ranks_give_the_forces_of_one(of_two: dict[str, dict[str, Any]]) -> None:
+    """Random, tilted, thin and open cells, slabs, droplets with empty ranks, atoms on the cuts."""
+    assert_forces_of_one(of_two, ["float64", "float32", "capped"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_give_the_forces_of_one(ranks: int, tmp_path: Path) -> None:
+    """Of the same systems, in every way there is to compute them."""
+    found = mpirun(ranks, tmp_path, *EVERY)
+    assert_forces_of_one(found, EVERY)
+    assert found["bfloat16"]["worst"] > 1e-6  # else the rows did not travel so
 
 
 @pytest.mark.slow
@@ -62,9 +74,18 @@ def test_a_thousand_steps_in_which_atoms_wander(ranks: int, tmp_path: Path) -> N
     assert found["divisions"] > 50
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_what_goes_wrong_on_one_rank_is_known_to_all(ranks: int, tmp_path: Path) -> None:
-    found = mpirun(ranks, tmp_path, "fault", "coincident", "loading", "sessions")
+def test_what_goes_wrong_on_one_of_two_ranks_is_known_to_all(
+    of_two: dict[str, dict[str, Any]],
+) -> None:
+    assert_known_to_all(of_two, 2)
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_on_one_of_three_ranks_is_known_to_all(tmp_path: Path) -> None:
+    assert_known_to_all(mpirun(3, tmp_path, *FAULTS), 3)
+
+
+def assert_known_to_all(found: dict[str, dict[str, Any]], ranks: int) -> None:
     *told, not_finite = found["fault"]["told"]
     assert "gives a force that is not finite on atom" in not_finite
     assert told[1::2] == ["Forces"] * 3
