@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import MDAnalysis
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
@@ -18,6 +17,9 @@ from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.recording.frame import FORCE_UNIT
 from forcenet_md.recording.recorder import Recorder
 from forcenet_md.system import Forces, System
+
+if TYPE_CHECKING:
+    import MDAnalysis
 
 PATIENCE = 30.0  # s; nothing is measured with it
 TIMESTEP = 0.002  # ps
@@ -55,6 +57,8 @@ def contents(path: Path) -> Contents:
 
 
 def universe(path: Path) -> MDAnalysis.Universe:
+    import MDAnalysis
+
     with h5py.File(path, "r") as file:
         n_atoms = len(file["particles/all/species"])
     found = MDAnalysis.Universe.empty(n_atoms, trajectory=True, velocities=True, forces=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,14 @@ def answer(evaluator: GraphEvaluator, atoms: Atoms, keep: bool = False) -> Force
     return found
 
 
+@cache
+def alone(path: Path, dtype: str) -> ModelEvaluator:
+    return ModelEvaluator(path, dtype=dtype)
+
+
 def expected(paths: Sequence[Path], atoms: Atoms, dtype: str, keep: bool) -> np.ndarray:
     """[n_members, n_atoms, 3]: every member served alone."""
-    return np.stack([answer(ModelEvaluator(p, dtype=dtype), atoms, keep).forces for p in paths])
+    return np.stack([answer(alone(path, dtype), atoms, keep).forces for path in paths])
 
 
 def assert_mean_and_spread(found: Forces, members: np.ndarray, accuracy: float) -> None:

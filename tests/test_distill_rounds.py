@@ -19,7 +19,7 @@ from forcenet_md.data.frames import with_labels, write_frames
 from forcenet_md.distill.clock import Clock
 from forcenet_md.distill.exploring import warnings
 from forcenet_md.distill.files import Files
-from forcenet_md.distill.finish import finish
+from forcenet_md.distill.finish import Result, finish
 from forcenet_md.distill.plan import PATHS, Plan, Run, VisitPlan, make_plan
 from forcenet_md.distill.rounds import best_member, judge
 from forcenet_md.distill.settings import Settings
@@ -31,6 +31,10 @@ ROUGH = {**SMOOTH, "verdict": "rough", "roughness": 0.8}
 
 @pytest.fixture
 def work(tmp_path: Path) -> Work:
+    return explored(tmp_path)
+
+
+def explored(folder: Path) -> Work:
     """A distillation that has explored: two frames of each of the teacher's trajectories."""
     asked = Settings(
         structure=Path("cu.cif"),
@@ -41,14 +45,14 @@ def work(tmp_path: Path) -> Work:
         budget=3600.0,
         timestep=2.0,
     )
-    files = Files(tmp_path)
-    (tmp_path / "explore").mkdir()
+    files = Files(folder)
+    (folder / "explore").mkdir()
     write_frames(files.start, [bulk("Cu", cubic=True)])
     for run in plan_of(asked).runs:
         write_frames(files.trajectory(run), [frame("md"), frame("md")])
     write_frames(files.off_path, [frame("off")])
     write_frames(files.watched, [])
-    clock = Clock(tmp_path / "clock.json", asked.budget)
+    clock = Clock(folder / "clock.json", asked.budget)
     clock.spent = {"exploring": 60.0}
     return Work(asked, files, clock, 0, lambda _: None)
 
@@ -133,13 +137,19 @@ def test_a_model_without_any_dynamics_is_handed_out_as_that(work: Work) -> None:
     assert "left physics at once" in result.report.read_text()
 
 
-def test_the_model_with_whole_paths_and_the_smallest_error_on_them_is_handed_out(
-    work: Work,
-) -> None:
+@pytest.fixture(scope="module")
+def four_rounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Result]:
+    work = explored(tmp_path_factory.mktemp("distilled"))
     for number, (error, whole) in enumerate([(0.03, 5), (0.08, 6), (0.05, 6), (0.06, 6)]):
         trained(work, number, (0.04, 0.05))
         visited(work, number, [frame("even", error)], whole)
-    result = finish(work, plan_of(work.settings), [SMOOTH, ROUGH])
+    return work, finish(work, plan_of(work.settings), [SMOOTH, ROUGH])
+
+
+def test_the_model_with_whole_paths_and_the_smallest_error_on_them_is_handed_out(
+    four_rounds: tuple[Work, Result],
+) -> None:
+    work, result = four_rounds
     assert result.good
     card = read_card(result.model)
     assert card.test_errors["path"]["force_mae"] == pytest.approx(0.05)
@@ -156,11 +166,8 @@ def test_the_model_with_whole_paths_and_the_smallest_error_on_them_is_handed_out
 
 
 @needed
-def test_a_browser_shows_the_report(work: Work, tmp_path: Path) -> None:
-    trained(work, 0, (0.04, 0.05))
-    visited(work, 0, [frame("even", 0.04)], 6)
-    result = finish(work, plan_of(work.settings), [SMOOTH, ROUGH])
-    assert_whole(result.report, tmp_path, 4, "m.pt is of round 0")
+def test_a_browser_shows_the_report(four_rounds: tuple[Work, Result], tmp_path: Path) -> None:
+    assert_whole(four_rounds[1].report, tmp_path, 4, "m.pt is of round 2")
 
 
 def test_a_rough_teacher_is_warned_of() -> None:

@@ -36,9 +36,9 @@ def teacher() -> Iterator[LammpsTeacher]:
         yield opened
 
 
-def alloy(seed: int, repeat: int = 3) -> Atoms:
+def alloy(seed: int) -> Atoms:
     rng = np.random.default_rng(seed)
-    atoms = bulk("Pd", "fcc", a=3.95, cubic=True) * (repeat, repeat, repeat)
+    atoms = bulk("Pd", "fcc", a=3.95, cubic=True) * (2, 2, 2)
     atoms.set_chemical_symbols(rng.choice(ELEMENTS, len(atoms)).tolist())
     atoms.positions += rng.normal(0.0, 0.12, atoms.positions.shape)
     return atoms
@@ -62,7 +62,7 @@ def direct_energy(atoms: Atoms) -> float:
 @pytest.mark.parametrize("element", sorted(PUBLISHED))
 def test_lattice_constant_and_cohesive_energy(teacher: LammpsTeacher, element: str) -> None:
     a0, cohesive = PUBLISHED[element]
-    lengths = np.linspace(0.98, 1.02, 15) * a0
+    lengths = np.linspace(0.98, 1.02, 9) * a0
     energies = [teacher.label(bulk(element, "fcc", a=a)).get_potential_energy() for a in lengths]
     fit = np.polynomial.Polynomial.fit(lengths, energies, 5)
     stationary = fit.deriv().roots()
@@ -83,7 +83,7 @@ def test_forces_are_the_gradient_of_the_direct_energy(teacher: LammpsTeacher) ->
     atoms = alloy(2)
     forces = forces_of(teacher.label(atoms))
     step = 1e-4
-    for row, axis in [(0, 0), (7, 1), (50, 2)]:
+    for row, axis in [(0, 0), (7, 1), (25, 2)]:
         energies = []
         for sign in (1.0, -1.0):
             moved = atoms.copy()
@@ -103,7 +103,7 @@ def test_embedding_is_continuous_where_its_branches_meet() -> None:
 
 @pytest.mark.parametrize(
     "element",
-    [e if e in ("Cu", "Au") else pytest.param(e, marks=pytest.mark.slow) for e in ELEMENTS],
+    [e if e == "Cu" else pytest.param(e, marks=pytest.mark.slow) for e in ELEMENTS],
 )
 def test_forces_are_smooth_enough_to_learn(teacher: LammpsTeacher, element: str) -> None:
     """One atom along a line in 61 steps of 0.01 Å: second over first differences of its force.

@@ -36,11 +36,15 @@ from forcenet_md.inference.load import model_path
 PICTURES = ("parity.png", "errors.png", "error-over-force.png", "worst.png")
 
 
+def model_and_data(folder: Path) -> Path:
+    write_model(folder / "small.pt", net_force_removed=True)
+    write_frames(folder / "data.extxyz", crystals())
+    return folder / "data.extxyz"
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    write_model(tmp_path / "small.pt", net_force_removed=True)
-    write_frames(tmp_path / "data.extxyz", crystals())
-    return tmp_path / "data.extxyz"
+    return model_and_data(tmp_path)
 
 
 def command(*arguments: object, code: int = 0) -> None:
@@ -92,31 +96,35 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_the_report_is_one_page_with_pictures_that_show_something(data: Path) -> None:
-    folder = data.parent / "report"
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on frames whose file has a name that HTML would not show."""
+    data = model_and_data(tmp_path_factory.mktemp("reported"))
     shutil.copy(data, odd := data.parent / "a<b>&.extxyz")
-    command(odd, "--model", data.parent / "small.pt", "--report", folder)
+    command(odd, "--model", data.parent / "small.pt", "--report", data.parent / "report")
+    return data.parent / "report"
+
+
+def test_the_report_is_one_page_with_pictures_that_show_something(reported: Path) -> None:
     page = Page()
-    page.feed((folder / "report.html").read_text())
+    page.feed((reported / "report.html").read_text())
     assert len(page.links) == len(PICTURES)
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert "script" not in page.tags
     assert "a<b>&.extxyz" in page.words
     assert "Rotation instability" in page.words
-    assert read_card(data.parent / "small.pt").sha256 in page.words
+    assert read_card(reported.parent / "small.pt").sha256 in page.words
     for name in PICTURES:
-        pixels = matplotlib.image.imread(folder / name)
+        pixels = matplotlib.image.imread(reported / name)
         assert min(pixels.shape[:2]) > 300
         levels = (255 * pixels[..., :3]).astype(int) @ [65536, 256, 1]
         assert len(np.unique(levels)) > 50, name
-    assert json.loads((folder / "evaluation.json").read_text())["data"]["n_frames"] == 5
+    assert json.loads((reported / "evaluation.json").read_text())["data"]["n_frames"] == 5
 
 
 @needed
-def test_a_browser_shows_the_report(data: Path, tmp_path: Path) -> None:
-    small = data.parent / "small.pt"
-    command(data, "--model", small, "--report", tmp_path, "--rotations", 0)
-    assert_whole(tmp_path / "report.html", tmp_path, len(PICTURES), "Worst frames")
+def test_a_browser_shows_the_report(reported: Path, tmp_path: Path) -> None:
+    assert_whole(reported / "report.html", tmp_path, len(PICTURES), "Worst frames")
 
 
 def test_the_report_of_an_exact_model_and_of_labels_of_zero(tmp_path: Path) -> None:
