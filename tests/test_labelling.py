@@ -291,24 +291,11 @@ def test_a_signal_ends_the_command_and_its_processes(tmp_path: Path, number: int
 def test_label_command(tmp_path: Path) -> None:
     atoms = crystal(2)
     write_frames(tmp_path / "in.extxyz", [atoms])
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            MAIN,
-            "label",
-            "in.extxyz",
-            "-t",
-            "zhou2004",
-            "-o",
-            "out.extxyz",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(SystemExit) as end:
+        build_app()(
+            ["label", f"{tmp_path}/in.extxyz", "-t", "zhou2004", "-o", f"{tmp_path}/out.extxyz"]
+        )
+    assert end.value.code == 0
     (out,) = read_frames(tmp_path / "out.extxyz", labelled=True)
     with open_teacher("zhou2004", ["Au", "Cu"]) as teacher:
         expected = forces_of(teacher.label(atoms))
