@@ -68,13 +68,13 @@ def test_every_fault_costs_one_frame() -> None:
     frames = [crystal(k, fault=fault) for k, fault in enumerate(faults)]
     outcomes = {
         outcome.number: outcome
-        for outcome in label_frames(frames, "own_teachers:faulty", workers=2, timeout=5.0)
+        for outcome in label_frames(frames, "own_teachers:faulty", workers=2, timeout=3.0)
     }
     reasons = [outcomes[k].reason for k in range(len(frames))]
     for reason, words in zip(
         reasons,
         ["", "KeyError: 'missing'", "SIGKILL.*my last words", "", "SystemExit", "out of memory",
-         "not finite", "did not converge", "longer than --timeout 5 s", "",
+         "not finite", "did not converge", "longer than --timeout 3 s", "",
          r"forces of shape \(\d+,\)"],
         strict=True,
     ):  # fmt: skip

@@ -113,10 +113,10 @@ def test_nve_nvt_npt_and_minimize_give_the_native_thermo(
 ) -> None:
     script = """
 fix 1 all nve
-run 200
+run 100
 unfix 1
 fix 1 all nvt temp 40 40 0.1
-run 200
+run 100
 unfix 1
 fix 1 all npt temp 40 40 0.1 aniso 0 0 0.5
 run 200
@@ -124,7 +124,7 @@ unfix 1
 minimize 1e-10 1e-10 200 500
 """
     nve, nvt, npt, minimum = Comparison(lj, tmp_path, ranks).thermo(crystal(2), script)
-    assert len(nve) == len(nvt) == len(npt) == 11
+    assert (len(nve), len(nvt), len(npt)) == (6, 6, 11)
     assert np.ptp(npt[:, VOLUME]) > 10  # the box does change
     assert minimum[-1, PE] < minimum[0, PE] - 0.01
 

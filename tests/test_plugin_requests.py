@@ -53,7 +53,7 @@ reset_timestep 5000000000
 """
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_request_carries_everything(ranks: int, server: FakeServer, tmp_path: Path) -> None:
     server.welcome = {"velocities": "yes"}
     script = (

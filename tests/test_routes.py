@@ -113,11 +113,11 @@ def assert_spread(done: Run, folder: Path, expected: np.ndarray, accuracy: float
     ("boundary", "ranks"),
     [
         ("p p p", 1),
-        ("p p p", 2),
+        pytest.param("p p p", 2, marks=pytest.mark.slow),
         ("p p p", 3),
-        ("p p f", 3),
+        ("p p f", 2),
         pytest.param("p p f", 1, marks=pytest.mark.slow),
-        pytest.param("p p f", 2, marks=pytest.mark.slow),
+        pytest.param("p p f", 3, marks=pytest.mark.slow),
     ],
 )
 def test_lammps_equals_ase(served: Path, tmp_path: Path, ranks: int, boundary: str) -> None:

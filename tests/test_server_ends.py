@@ -38,7 +38,7 @@ def test_a_client_that_vanishes_in_mid_step_leaves_nothing():
         assert [kind for kind, _ in messages(good)[0]] == [MessageType.FORCES]
 
 
-def test_a_thousand_clients_leave_no_descriptor_thread_or_object():
+def test_hundreds_of_clients_leave_no_descriptor_thread_or_object():
     with in_process() as loop:
         ready_client(loop).close()
         loop.settle()
@@ -52,7 +52,7 @@ def test_a_thousand_clients_leave_no_descriptor_thread_or_object():
             return session
 
         loop.server.evaluator.new_session = watched  # type: ignore[method-assign]
-        for k in range(1000):
+        for k in range(400):
             sock = loop.connect()
             sock.sendall(hello() + (step(copper()) if k % 10 == 0 else b""))
             loop.settle()
