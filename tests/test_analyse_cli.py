@@ -174,7 +174,7 @@ def test_faults_come_before_the_work_or_are_told(tmp_path: Path) -> None:
     command(run, "--fit", "3", code=2)
 
 
-@pytest.mark.parametrize("n", [1, 2, 12])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow), 12])
 def test_an_interrupt_gives_what_there_is(
     n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -423,7 +423,10 @@ def test_mistakes_are_said_before_anything_is_made(
 
 @pytest.mark.parametrize(
     ("metal", "budget", "match"),
-    [("Fe", 3600.0, "cannot label"), ("Cu", 0.001, r"give a --budget of at least")],
+    [
+        ("Fe", 3600.0, "cannot label"),
+        pytest.param("Cu", 0.001, r"give a --budget of at least", marks=pytest.mark.slow),
+    ],
 )
 def test_a_refused_distillation_leaves_nothing(
     tmp_path: Path, metal: str, budget: float, match: str

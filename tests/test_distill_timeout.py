@@ -39,6 +39,7 @@ def test_a_label_has_a_hundred_times_the_usual_if_nothing_is_said() -> None:
     assert three_runs(60.0).timeout(hanging(5.0)) == 5.0
 
 
+@pytest.mark.slow
 def test_a_teacher_that_hangs_while_it_is_timed_is_told() -> None:
     with pytest.raises(DataError, match=r"cannot label .* longer than --timeout 1 s"):
         seconds_per_call(hanging(1.0), bulk("Cu", cubic=True))

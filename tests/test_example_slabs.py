@@ -98,6 +98,7 @@ def relaxation(sid: str, n_frames: int, seed: int) -> list[Atoms]:
     return frames
 
 
+@pytest.mark.slow
 def test_from_relaxations_to_labels_around_them(
     scripts: dict[str, ModuleType], tmp_path: Path
 ) -> None:

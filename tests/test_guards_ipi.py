@@ -106,6 +106,7 @@ def test_dynamics_is_stopped_at_the_limit_and_the_frame_is_kept(name: str) -> No
     assert 0.0 < moved < 3 * np.abs(path[-1].positions - path[-2].positions).max()
 
 
+@pytest.mark.slow
 def test_a_relaxation_is_warned_and_not_stopped(name: str) -> None:
     atoms = bulk("Cu", cubic=True) * 2
     atoms.rattle(0.1, seed=1)

@@ -56,6 +56,7 @@ def kept_frames_are_lammps_own(folder: Path) -> None:
     assert 0.0 < np.abs(last.positions - first.positions).max() < 0.05
 
 
+@SLOW
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_in_process(ranks: int, small_model: Path, tmp_path: Path) -> None:
     text = CRYSTAL.format(address="unix:/nowhere/s", more="run 5")

@@ -252,7 +252,7 @@ BATCHED = "<batch_size> 16 </batch_size>"
 @pytest.mark.parametrize(
     ("beads", "sockets", "elements"),
     [
-        (16, 1, BATCHED),
+        pytest.param(16, 1, BATCHED, marks=pytest.mark.slow),
         pytest.param(16, 16, "", marks=pytest.mark.slow),
         pytest.param(4, 4, "", marks=pytest.mark.slow),
         pytest.param(4, 1, "<batch_size> 4 </batch_size>", marks=pytest.mark.slow),

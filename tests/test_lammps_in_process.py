@@ -34,7 +34,7 @@ def without_times(log: str) -> list[str]:
     return [line for line in log.splitlines() if not re.search(timed, line)]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=SLOW)])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
 def test_every_digit_is_that_of_a_server(ranks: int, tmp_path: Path) -> None:
     """Dynamics, a barostat and a minimisation: log and trajectory, but for their times."""
     script = (
@@ -68,7 +68,7 @@ def test_every_digit_is_that_of_a_server(ranks: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "ranks", "settings"),
     [
-        ("alloy-nvt", 1, {"steps": 20}),
+        pytest.param("alloy-nvt", 1, {"steps": 20}, marks=SLOW),
         pytest.param("alloy-nvt", 2, {"steps": 20}, marks=SLOW),
         pytest.param("slab-relax", 1, {"steps": 10}, marks=SLOW),
         pytest.param("melt-quench", 2, {"melt_steps": 30, "quench_steps": 60}, marks=SLOW),

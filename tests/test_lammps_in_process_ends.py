@@ -59,9 +59,9 @@ FAULTS = {
         ("element", 1),
         pytest.param("element", 2, marks=SLOW),
         pytest.param("overlap", 1, marks=SLOW),
-        ("overlap", 2),
+        pytest.param("overlap", 2, marks=SLOW),
         pytest.param("command", 1, marks=SLOW),
-        ("command", 2),
+        pytest.param("command", 2, marks=SLOW),
         pytest.param("style", 1, marks=SLOW),
         pytest.param("style", 2, marks=SLOW),
     ],
@@ -106,7 +106,7 @@ def test_a_model_that_fails_in_mid_run(name: str, ranks: int, tmp_path: Path) ->
     assert done.sentence == f"LAMMPS stopped: {done.error}"
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=SLOW)])
 def test_a_fault_before_lammps_starts_is_told_once(ranks: int, tmp_path: Path) -> None:
     done = run(ARGON, tmp_path, ranks, model="no-such-model")
     assert done.returncode == 1
@@ -127,7 +127,7 @@ def test_an_error_of_one_rank_alone_ends_the_other(tmp_path: Path) -> None:
     assert done.sentence.startswith("LAMMPS stopped: Cannot open print file /no/such/folder")
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=SLOW)])
 def test_quit_has_its_code(ranks: int, tmp_path: Path) -> None:
     done = run(ARGON + NVE + "run 2\nquit 7\n", tmp_path, ranks, ["-log", "none"])
     assert done.returncode == 7

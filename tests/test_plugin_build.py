@@ -111,6 +111,7 @@ def test_what_cannot_be_known_is_asked_for(tmp_path: Path) -> None:
         own_target(headers(tmp_path / "b", version="2 Aug 2023"), mpicxx=tmp_path / "mpicxx")
 
 
+@pytest.mark.slow
 def test_the_compilers_complaint_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCENET_MD_CACHE", str(tmp_path / "cache"))
     target = own_target(headers(tmp_path / "a", version="2 Aug 2023"))

@@ -277,6 +277,7 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_waiting_ranks_sleep(address: str, tmp_path: Path) -> None:
     used: list[float] = []
 

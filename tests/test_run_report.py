@@ -93,6 +93,7 @@ def test_an_interrupt_ends_with_what_is_read(
     assert "Cu72Au36, 20 frames" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_beginning_is_left_out_of_the_figures(recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     write(recording, "-o", out, "--from", 20 * TIMESTEP)
@@ -132,6 +133,7 @@ def test_what_is_no_recording_is_told(words: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run.html").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_one_frame_has_a_page(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run.h5", 1, "full", lambda line: None)
     recorder.see(*Simulation(triclinic(3)).answer(7))

@@ -52,7 +52,7 @@ FREE = Machine(latency=0.0, bandwidth=inf, copy=inf)
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("n_ranks", [2, 16])
+@pytest.mark.parametrize("n_ranks", [pytest.param(2, marks=pytest.mark.slow), 16])
 def test_one_brick_alone_counts_as_in_the_whole_system(n_ranks: int, deep: bool) -> None:
     found = compare(16, n_ranks, NETWORK, deep)
     assert found.same == (4 if n_ranks == 16 else 2,) * 2
@@ -223,6 +223,7 @@ def test_efficiency() -> None:
     assert strong == sorted(strong, reverse=True)
 
 
+@pytest.mark.slow
 def test_bricks_that_are_not_counted_are_scaled() -> None:
     for deep in (False, True):
         cases = list(count_blocks([NETWORK], [8, 16], [1, 8], 2500))[4 * deep : 4 * deep + 4]

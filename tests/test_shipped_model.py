@@ -30,6 +30,7 @@ def test_its_card_is_complete_and_its_file_small() -> None:
     assert 10.0 < range_.largest_force <= 60.0  # `max_force` of the recipe
 
 
+@pytest.mark.slow
 def test_its_forces_on_new_compositions_and_temperatures() -> None:
     """Fresh teacher dynamics, of a seed that made neither the training nor the test structures."""
     calculator = ForceNetCalculator("alloy")

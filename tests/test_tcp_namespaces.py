@@ -219,6 +219,7 @@ class TestLammps:
         assert done.returncode == 0, done.output
         np.testing.assert_array_equal(done.thermo()[0], whole.thermo()[0])
 
+    @pytest.mark.slow
     def test_stops_at_its_time_limit_when_the_network_is_cut(
         self, network: Network, address: str, secret: Path, tmp_path: Path
     ) -> None:

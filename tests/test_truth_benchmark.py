@@ -35,6 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STUDIES, "small", QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_the_teacher_heats_nothing_and_a_run_that_was_cut_is_the_same(tmp_path: Path) -> None:
     """What is kept is kept to what the timestep leaves; 0.04 eV/ps of heat would be 5 meV here."""
