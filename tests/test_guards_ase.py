@@ -62,7 +62,8 @@ def test_dynamics_is_stopped_at_a_limit_that_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "stops"), [({}, False), ({"guard": ()}, True), ({"guard": "off"}, False)]
+    ("given", "stops"),
+    [({}, False), ({"guard": ()}, True), ({"guard": "off"}, False), ({"guard": None}, False)],
 )
 def test_limits_of_serve_are_asked_for(
     given: dict[str, object], stops: bool, caplog: pytest.LogCaptureFixture
@@ -81,3 +82,12 @@ def test_limits_of_serve_are_asked_for(
 def test_a_guard_that_is_none_is_refused_before_a_model_is_loaded() -> None:
     with pytest.raises(RequestError, match="'speed=1' is no guard"):
         ForceNetCalculator("no such model", guard="speed=1")
+
+
+def test_words_that_mean_nothing_are_refused() -> None:
+    """A misspelt `record` or `guard` would be a run without."""
+    for word in ("recrd", "gaurd"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{word}'"):
+            ForceNetCalculator("ase:emt", **{word: "x"})
+    with pytest.raises(RequestError, match="every 0 steps is no frame"):
+        ForceNetCalculator("ase:emt", record="x.h5", record_every=0)

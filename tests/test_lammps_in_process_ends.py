@@ -152,8 +152,9 @@ def test_arguments_that_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ours, theirs = pty.openpty()
     with os.fdopen(ours), os.fdopen(theirs) as terminal:
         monkeypatch.setattr(sys, "stdin", terminal)
-        with pytest.raises(LammpsError, match="LAMMPS has no input script"):
-            check_arguments(["-log", "none"])
+        for words in ([], ["-log", "none"]):
+            with pytest.raises(LammpsError, match="LAMMPS has no input script"):
+                check_arguments(words)
 
 
 # Ends --------------------------------------------------------------------------------------------

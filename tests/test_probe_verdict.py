@@ -36,18 +36,36 @@ def of_lambda(value: float, step_error: float = 1e-6) -> Lambda:
 @pytest.mark.parametrize(
     ("rate", "words"),
     [
-        (2.9, "NVT with any Langevin τ up to 1 ps; not for NVE, which after 3.1 ps may be off"),
-        (3.0, "NVT with any Langevin τ up to 1 ps; "),
-        (3.1, "NVT with τ ≤ 0.5 ps (Langevin; with 1 ps off by up to 3 %); not for NVE"),
-        (14.9, "NVT with τ ≤ 0.2 ps (Langevin; with 0.5 ps off by up to 3 %); not"),
-        (15.0, "NVT with τ ≤ 0.2 ps (Langevin; with 0.5 ps off by up to 3 %); not for NVE, which"),
-        (15.1, "NVT with τ ≤ 0.1 ps (Langevin; with 0.5 ps off by up to 3 %); not for NVE, which"),
-        (-15.1, "NVT with τ ≤ 0.1 ps (Langevin; with 0.5 ps off by up to 3 %); not for NVE, which"),
-        (300.0, "NVT with τ ≤ 0.01 ps (Langevin; with 0.02 ps off by up to 3 %); not for NVE"),
+        (
+            2.9,
+            "NVT with any Langevin τ up to 1 ps (off by up to 1 %); not for NVE, which after",
+        ),
+        (3.0, "NVT with any Langevin τ up to 1 ps (off by up to 1 %); "),
+        (3.1, "NVT with τ ≤ 0.5 ps (Langevin; off by up to 1 %, with 1 ps 3 %); not for NVE"),
+        (14.9, "NVT with τ ≤ 0.2 ps (Langevin; off by up to 1 %, with 0.5 ps 3 %); not"),
+        (
+            15.0,
+            "NVT with τ ≤ 0.2 ps (Langevin; off by up to 1 %, with 0.5 ps 3 %); not for NVE, which",
+        ),
+        (
+            15.1,
+            "NVT with τ ≤ 0.1 ps (Langevin; off by up to 1 %, with 0.5 ps 3 %); not for NVE, which",
+        ),
+        (
+            -15.1,
+            "NVT with τ ≤ 0.1 ps (Langevin; off by up to 1 %, with 0.5 ps 3 %); not for NVE, which",
+        ),
+        (300.0, "NVT with τ ≤ 0.01 ps (Langevin; off by up to 1 %, with 0.02 ps 3 %); not for NVE"),
         (301.0, "NVT with τ ≤ 0.02 ps (Langevin) is off by up to 3 %; not for NVE"),
         (901.0, "No thermostat holds it: not for MD at this temperature; not for NVE"),
-        (0.0899, "NVT with any Langevin τ up to 1 ps; NVE over 100 ps shifts the temperature by"),
-        (0.0901, "NVT with any Langevin τ up to 1 ps; not for NVE, which after 1e+02 ps may be"),
+        (
+            0.0899,
+            "NVT with any Langevin τ up to 1 ps (off by up to 1 %); NVE over 100 ps shifts the",
+        ),
+        (
+            0.0901,
+            "NVT with any Langevin τ up to 1 ps (off by up to 1 %); not for NVE, which after 1e+02",
+        ),
     ],
 )
 def test_heating_decides_on_thermostats_and_nve(rate: float, words: str) -> None:

@@ -94,7 +94,10 @@ def test_the_output_has_the_order_the_forces_and_the_endings(
 def test_the_output_can_be_relaxed_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And what is not at its minimum goes on, with the atoms held that were held."""
     relax("in.extxyz", *EMT, "-o", "some.extxyz", "--steps", 4)
-    assert "The others: 6 have not after all steps." in capsys.readouterr().err
+    assert (
+        "The others: 6 have not after all steps; the column `reason` says which."
+        in capsys.readouterr().err
+    )
     assert {atoms.info["reason"] for atoms in frames("some.extxyz")} == {"steps"}
     relax("some.extxyz", *EMT, "-o", "out.extxyz")
     relax("out.extxyz", *EMT, "-o", "again.extxyz")
@@ -257,8 +260,8 @@ def test_what_fails_is_told_and_only_a_whole_failure_is_one(
     write_frames("in.extxyz", structures)
     relax("in.extxyz", "-m", "alloy", "-o", "out.extxyz", "--steps", 1)
     said = capsys.readouterr().err
-    assert "The others: 2 have not after all steps, 1 could not be evaluated." in said
-    assert "structure 1 of the input, from 0: model alloy does not know U" in said
+    assert "The others: 2 have not after all steps, 1 could not be evaluated; " in said
+    assert "first: structure 1 of the input, from 0: model alloy does not know U" in said
     assert "does not know U" in frames("out.extxyz")[1].info["reason"]
     write_frames("in.extxyz", structures[1:2])
     with pytest.raises(EvaluationError, match="no structure could be evaluated"):

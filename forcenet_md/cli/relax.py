@@ -111,10 +111,10 @@ def relax(
     say(f"{endings[CONVERGED]} of {n} structures converged to {fmax:g} eV/Å.")
     others = [f"{endings[ending]} {words}" for ending, words in WORDS.items() if endings[ending]]
     if others:
-        say(f"The others: {', '.join(others)}.")
+        say(f"The others: {', '.join(others)}; the column `reason` says which.")
     for first in firsts.values():
         if first is not None:
-            say(f"structure {first[0]} of the input, from 0: {first[1]}")
+            say(f"first: structure {first[0]} of the input, from 0: {first[1]}")
     if contacts:
         numbers = [str(number) for number, _ in contacts]
         named = ", ".join(numbers[:NAMED]) + ", …" * (len(numbers) > NAMED)
@@ -125,7 +125,7 @@ def relax(
         )
     say(f"wrote {out}")
     if endings[FAILED] == n:
-        raise EvaluationError("no structure could be evaluated: take a model that knows them.")
+        raise EvaluationError("no structure could be evaluated: mend what is said of the first.")
 
 
 WORDS = {

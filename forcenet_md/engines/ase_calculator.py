@@ -35,7 +35,7 @@ from forcenet_md.inference.load import load_evaluator
 from forcenet_md.recording.frame import Precision
 from forcenet_md.recording.options import RecordOptions
 from forcenet_md.system import Forces
-from forcenet_md.watching.guard_limits import WARN
+from forcenet_md.watching.guard_limits import OFF, WARN
 from forcenet_md.watching.guards import GuardOptions
 from forcenet_md.watching.watching import Watching
 
@@ -57,7 +57,7 @@ class ForceNetCalculator(Calculator):
     guard, guard_frames: as `serve` has --guard and --guard-frames. A warning goes to `logging`;
         past a limit that stops, EvaluationError is raised. ASE does not say whether it runs or
         relaxes: so nothing stops ("warn") unless limits are given, () being those of `serve`.
-        "off" has no guards. Frames are kept where a file is given.
+        "off" or None has no guards. Frames are kept where a file is given.
     frames, align: average over turned copies, and turn structures to one frame first; see
         inference/frames.py
 
@@ -84,11 +84,10 @@ class ForceNetCalculator(Calculator):
         record_precision: Precision = "full",
         frames: int = 1,
         align: bool = False,
-        guard: str | Sequence[str] = WARN,
+        guard: str | Sequence[str] | None = WARN,
         guard_frames: str | Path | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
 
         def load() -> Evaluator:
             return load_evaluator(
@@ -102,6 +101,7 @@ class ForceNetCalculator(Calculator):
                 symmetry=Symmetry(frames, align),
             )
 
+        guard = OFF if guard is None else guard
         words = (guard,) if isinstance(guard, str) else tuple(guard)
         watching = Watching(
             guards=GuardOptions(words, _path(guard_frames)),

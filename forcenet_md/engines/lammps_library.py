@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from forcenet_md.errors import ForceNetError
@@ -33,7 +34,7 @@ def check_arguments(arguments: Sequence[str]) -> str:
     Raises LammpsError for what cannot run in one process, and for a script that cannot be read.
     """
     script = None
-    for word, value in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, value in pairwise([*arguments, None]):
         for names, what in REFUSED.items():
             if word in names:
                 raise LammpsError(

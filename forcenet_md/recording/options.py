@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from forcenet_md.errors import RequestError
 from forcenet_md.inference.watched import Watcher
 from forcenet_md.recording.frame import Precision
 
@@ -17,6 +18,11 @@ class RecordOptions:
     path: Path | None = None
     every: int = 10
     precision: Precision = "full"
+
+    def __post_init__(self) -> None:
+        """Raises RequestError."""
+        if self.every < 1:
+            raise RequestError(f"every {self.every} steps is no frame: record every 1 or more.")
 
     def make(self, say: Callable[[str], None], alone: str = "") -> Watcher | None:
         """None where nothing is recorded; say, alone: see `Recorder`.

@@ -36,6 +36,7 @@ from forcenet_md.simulation.plots import (
 RANKS = 2
 SKIPPED = 0.2  # of the frames, while the lattice warms up
 TEACHER_LENGTH = 2  # times as long: less noise, and two parts to compare with one another
+TEACHER_SEED = 20241  # not that of the model's run: a path of its own
 TOLERANCE = 0.05
 R_MAX, N_BINS = 6.0, 40
 TIMESTEP, EVERY = 0.002, 20  # ps and steps between frames, as in the inputs
@@ -169,7 +170,7 @@ def _run(
     runs[f"LAMMPS on the teacher, {RANKS} ranks"] = run_lammps(
         folders.teacher / SCRIPT,
         RANKS,
-        settings | {"steps": long},
+        settings | {"steps": long, "seed": TEACHER_SEED},
         lambda step: report("LAMMPS on the teacher", step, long),
     )
     return runs

@@ -91,10 +91,10 @@ def _nvt(verdict: Verdict) -> str:
     if fine is None:
         return f"NVT with τ ≤ {tolerable:g} ps (Langevin) is off by up to 3 %"
     if fine == ROUND[0]:
-        return f"NVT with any Langevin τ up to {fine:g} ps"
+        return f"NVT with any Langevin τ up to {fine:g} ps (off by up to 1 %)"
     if tolerable == fine:
-        return f"NVT with τ ≤ {fine:g} ps (Langevin)"
-    return f"NVT with τ ≤ {fine:g} ps (Langevin; with {tolerable:g} ps off by up to 3 %)"
+        return f"NVT with τ ≤ {fine:g} ps (Langevin; off by up to 1 %)"
+    return f"NVT with τ ≤ {fine:g} ps (Langevin; off by up to 1 %, with {tolerable:g} ps 3 %)"
 
 
 def _nve(verdict: Verdict, nve: float) -> str:
