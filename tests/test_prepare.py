@@ -209,6 +209,7 @@ def test_held_atoms_in_few_words(tmp_path: Path) -> None:
 
 def test_names_of_files() -> None:
     assert file_name(Path("a/my slab (2).cif")) == "my_slab__2_"
+    assert file_name(Path("slab.traj")) == "slab"
     assert file_name(Path("POSCAR")) == "POSCAR"
     assert file_name(Path("POSCAR.2x2")) == "POSCAR.2x2"
     assert file_name(Path("$x.xyz")) == "_x"

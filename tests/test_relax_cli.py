@@ -221,6 +221,7 @@ def test_a_run_that_has_not_begun_leaves_nothing(
     [
         (["nothing.xyz"], "there is no file or folder nothing.xyz"),
         (["in.extxyz", "-o", "in.extxyz"], "would replace what is read"),
+        (["in.extxyz", "-o", "out.cif"], "out.cif would be extended XYZ"),
         (["empty.xyz"], "empty.xyz holds no structure"),
         (["in.extxyz", "-o", "in.extxyz/a.xyz"], "in.extxyz is a file"),
         (["in.extxyz", "-o", "other.xyz"], "other.part is no file of a relaxation"),

@@ -169,6 +169,8 @@ def test_without_an_address_the_one_run_is_watched(
 
     with pytest.raises(AddressError, match="no run of yours is on this machine"):
         once()
+    with pytest.raises(AddressError, match="'foo' is not an address: use run:NUMBER, unix:"):
+        once("foo")
     with ServeProcess("--listen", f"unix:{tmp_path}/s") as server:
         found.append(RunAddress(server.process.pid))
         assert "serves ase:lj" in once()

@@ -77,6 +77,10 @@ def _client(address: str | None, secret_file: Path | None) -> Client:
     if address is not None:
         if address.startswith(SCHEME):
             return Client(RunAddress.parse(address).connect())
+        if not address.startswith(("unix:", "tcp:")):
+            raise AddressError(
+                f"{address!r} is not an address: use {SCHEME}NUMBER, unix:PATH or tcp:HOST:PORT."
+            )
         return Client(address, load_secret(secret_file))
     found = running()
     if not found:

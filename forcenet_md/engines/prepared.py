@@ -165,5 +165,5 @@ def timestep(atoms: Atoms) -> float:
 
 def file_name(structure: Path) -> str:
     """A name for the files, after that of the structure's without an ending that is a format."""
-    ending = structure.suffix.lower() in {".cif", ".vasp", ".xyz", ".extxyz"}
+    ending = structure.suffix.lower() in {".cif", ".vasp", ".xyz", ".extxyz", ".traj"}
     return plain_name(structure.stem if ending else structure.name, "structure")

@@ -21,6 +21,8 @@ from forcenet_md.relaxation.batch import Batch
 from forcenet_md.relaxation.course import Course, Settings
 from forcenet_md.relaxation.part_file import PartFile
 
+WRITTEN = (".extxyz", ".xyz")
+
 
 class RelaxRun:
     """The structures of some files, one model, one output. To be closed by `with`.
@@ -37,6 +39,8 @@ class RelaxRun:
         for source in sources:
             if source.exists() and out.exists() and source.samefile(out):
                 raise DataError(f"--out {out} would replace what is read: give another path.")
+        if out.suffix not in WRITTEN:
+            raise DataError(f"--out {out} would be extended XYZ: give it a name that ends so.")
         if out.is_file():  # another kind is told of below
             raise DataError(f"{out} is there already: remove it to relax again, or give --out.")
         self.frames = read(sources)
