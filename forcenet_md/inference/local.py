@@ -1,7 +1,7 @@
 """A model whose ranks have atoms of their own: nothing is gathered.
 
 The engine divides the system; each rank gets the forces on its atoms. Ranks share the net force,
-what guards look at, and their faults, in one message to all per step.
+what guards look at, and their faults, in two small messages to all per step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
     n_atoms: how many they are
     net: [3] eV/Å, the net force; net_force: its length, per atom
-    largest: eV/Å, the force on the atom of the id `on`, before the net force is taken out
+    largest: eV/Å, the force on the atom of the id `on`
     sums: of what the ranks have added to these figures
     """
 
@@ -156,28 +156,16 @@ class LocalModel:
         """As `rigid.without_rigid_motion`, of the atoms of all ranks."""
         domain = self._domain
         assert domain is not None
-        top, largest = largest_force(forces)
-        on = domain.division.around.ids[top] if len(forces) else 0
         sums = [*forces.sum(axis=0), *owned.sum(axis=0), len(forces), float(fault is not None)]
-        mine = np.array([*sums, largest, on, *(domain.contact or NONE), *added])
+        mine = np.array([*sums, *(domain.contact or NONE), *added])
         all_ = self.ranks.allgather(mine)
-        contacts, of_all = np.split(all_[:, 10:], [len(NONE)], axis=1)
+        contacts, of_all = np.split(all_[:, 8:], [len(NONE)], axis=1)
         total = all_[:, :8].sum(axis=0)
         if total[7] > 0.0:
             told = share_fault(self.ranks, fault)
             assert told is not None
             raise told
         mean, centre = total[:6].reshape(2, 3) / max(total[6], 1.0)
-        most = all_[all_[:, 8].argmax()]
-        seen = Seen(
-            int(total[6]),
-            float(np.linalg.norm(mean)),
-            float(most[8]),
-            int(most[9]),
-            closest_of(Contact(*row) for row in contacts),
-            total[:3],
-            of_all.sum(axis=0),
-        )
         card = self.network.card
         if not card.conservative:
             if card.net_force_removed or not keep:
@@ -187,4 +175,17 @@ class LocalModel:
                 torque = np.cross(arms, forces).sum(axis=0)
                 parts = self.ranks.sum(np.array([torque, *inertia(arms)]).ravel()).reshape(4, 3)
                 forces = forces - np.cross(turn(parts[0], parts[1:]), arms)
+        top, largest = largest_force(forces)  # of those that the engine gets
+        on = domain.division.around.ids[top] if len(forces) else 0
+        tops = self.ranks.allgather(np.array([largest, on]))
+        largest, on = tops[tops[:, 0].argmax()]
+        seen = Seen(
+            int(total[6]),
+            float(np.linalg.norm(mean)),
+            float(largest),
+            int(on),
+            closest_of(Contact(*row) for row in contacts),
+            total[:3],
+            of_all.sum(axis=0),
+        )
         return forces, seen
