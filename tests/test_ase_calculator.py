@@ -18,12 +18,12 @@ from ase.filters import FrechetCellFilter
 from ase.io import Trajectory
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
-from ase.optimize import BFGS, FIRE
+from ase.optimize import BFGS, FIRE, BFGSLineSearch, LBFGSLineSearch
 from models import write_model
 
 from forcenet_md import ForceNetCalculator
 from forcenet_md.engines.ase_calculator import ForcesOnly
-from forcenet_md.errors import ModelFileError, UnknownElementError
+from forcenet_md.errors import ModelFileError, RequestError, UnknownElementError
 
 LJ = "ase:lj,sigma=2.3,epsilon=0.3,rc=5.0"
 
@@ -109,6 +109,15 @@ def test_optimisers_on_forces_alone(model: str, tmp_path: Path, optimiser: type)
     with Trajectory(str(trajectory)) as images:
         assert len(images) == 6
         np.testing.assert_allclose(images[-1].get_forces(), atoms.get_forces())
+
+
+@pytest.mark.parametrize("optimiser", [BFGSLineSearch, LBFGSLineSearch])
+def test_a_line_search_without_an_energy_is_refused(model: str, optimiser: type) -> None:
+    atoms = alloy()
+    atoms.calc = ForceNetCalculator(model)
+    with pytest.raises(RequestError, match="take FIRE, MDMin, BFGS or LBFGS"):
+        optimiser(ForcesOnly(atoms), logfile=None).run(fmax=1e-6, steps=20)
+    assert np.isfinite(atoms.positions).all()
 
 
 @pytest.mark.slow

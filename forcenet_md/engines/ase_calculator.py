@@ -28,7 +28,7 @@ from ase.optimize.optimize import OptimizableAtoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from forcenet_md.errors import ForceNetError
+from forcenet_md.errors import ForceNetError, RequestError
 from forcenet_md.inference.frames import Symmetry
 from forcenet_md.inference.interface import Evaluator, Kind, Moment, Request
 from forcenet_md.inference.load import load_evaluator
@@ -163,7 +163,10 @@ class ForceNetCalculator(Calculator):
 
 
 class ForcesOnly:
-    """Atoms for an ASE optimiser that is to ask for no energy: it prints nan in its place."""
+    """Atoms for an ASE optimiser that is to ask for no energy: it prints nan in its place.
+
+    Raises RequestError from one that makes steps of it, as line searches do.
+    """
 
     def __init__(self, atoms: Atoms) -> None:
         self.atoms = atoms
@@ -175,6 +178,14 @@ class ForcesOnly:
 class _WithoutEnergy(OptimizableAtoms):
     def get_value(self) -> float:
         return float("nan")
+
+    def set_x(self, x: NDArray[np.float64]) -> None:
+        if not np.isfinite(x).all():
+            raise RequestError(
+                "the optimiser has made a step of an energy that there is not, or of forces that"
+                " are not finite: take FIRE, MDMin, BFGS or LBFGS, which search no line."
+            )
+        super().set_x(x)
 
 
 def as_results(answer: Forces) -> dict[str, Any]:
