@@ -29,7 +29,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recorder = Recorder(path, 1, "full", lambda line: None)
     simulation = Simulation(triclinic(3))
     for step in range(40):
-        recorder.see(*simulation.answer(step, force_spread_max=0.1 + 0.01 * step))
+        recorder.see(*simulation.answer(step, force_spread=np.full(108, 0.1 + 0.01 * step)))
     recorder.close()
     return path
 
