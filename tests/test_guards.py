@@ -271,6 +271,14 @@ def test_simulations_are_told_apart() -> None:
     ]
 
 
+def test_a_simulation_that_begins_again_is_another_one() -> None:
+    watcher, said = guards()
+    for step in (8, 9, 3):
+        watcher.see(ask(step), forces(60.0))
+    assert [line.split(": the")[0] for line in said] == ["guard: step 8", "guard: step 3"]
+    assert watcher.figures(0)["warned"] == "1"
+
+
 def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     watcher, said = guards(tmp_path / "nowhere" / "kept.frames")
     for _ in range(300):

@@ -3,6 +3,7 @@ LAMMPS says of itself to those who watch."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -376,6 +377,45 @@ def test_other_atoms_are_another_run() -> None:
     assert " Ag " in watch.figures(0)["temperature"]
     watch.close()
     assert ["of 2 steps" in said[0], "of 3 steps" in said[1], len(said)] == [True, True, 2]
+
+
+def shown(watch: HeatWatch, v: np.ndarray, at: Moment) -> None:
+    """Atoms of copper at these velocities [n_atoms, 3] Å/ps, of whom nothing is asked."""
+    masses = np.full(len(v), 63.5)
+    system = System.make(np.zeros(v.shape), [29] * len(v), np.zeros((3, 3)), False)
+    at = replace(at, velocities=v, masses=masses)
+    watch.see(Request(object(), system, moment=at), Forces(np.zeros(v.shape)))
+
+
+def test_figures_are_of_one_simulation() -> None:
+    """Not of another client's that came after it, nor of one that begins again. Runs that go on
+    from where the last one ended, with a relaxation between them, are one."""
+    said: list[str] = []
+    watch = HeatWatch(said.append)
+    for client, steps, speed in ((1, range(1, 7), 30.0), (1, range(3), 10.0), (2, range(2, 5), 1)):
+        for step in steps:
+            kind = Kind.RUN if step else Kind.SETUP
+            shown(watch, np.full((2, 3), speed), Moment(client=client, step=step, kind=kind))
+    for step, kind in ((4, Kind.SETUP), (5, Kind.MINIMISE), (5, Kind.SETUP), (6, Kind.RUN)):
+        shown(watch, np.full((2, 3), 1.0), Moment(client=2, step=step, kind=kind))
+    heat = watch._streams[0].heat
+    assert heat.temperatures["Cu"][0] == pytest.approx(63.5 / PER_MASS / units.kB)
+    watch.close()
+    assert [re.search("of ([0-9]+) steps", line)[1] for line in said] == ["6", "2", "4"]
+    assert [line.startswith("heat: of the run before, ") for line in said] == [True, True, False]
+
+
+def test_ranks_begin_anew_where_steps_go_back() -> None:
+    said: list[str] = []
+    heat = RanksHeat(said.append)
+    heat.begin(np.array([29]))
+    for step, speed in ((1, 30.0), (2, 30.0), (1, 1.0), (2, 1.0)):
+        system = System.make(np.zeros((2, 3)), [29, 29], np.zeros((3, 3)), False)
+        at = Moment(step=step, masses=np.full(2, 63.5), velocities=np.full((2, 3), speed))
+        request = Request(object(), system, moment=replace(at, ids=np.arange(2)))
+        heat.add(request, np.zeros((2, 3)), heat.sums(request))
+    assert heat._heat.temperatures["Cu"][0] == pytest.approx(63.5 / PER_MASS / units.kB)
+    assert "of 2 steps" in said[0]
 
 
 def test_who_sends_no_velocities_is_passed_over() -> None:

@@ -64,6 +64,15 @@ def test_a_status_tells_of_steps_and_of_each_simulation(tmp_path: Path) -> None:
                 step=step, timestep=0.0,
             )  # fmt: skip
         status = looker.status()
+        engine.close()
+        with Client(address) as another:  # which takes the place of the first
+            another.hello(["Cu"], masses=[63.546])
+            for step in (9, 10):
+                another.step(
+                    atoms.positions, np.ones(len(atoms)), atoms.cell.array, velocities=0.5 * v,
+                    step=step, timestep=0.0,
+                )  # fmt: skip
+            [later] = looker.status().simulations.values()
     assert (status.model, status.steps, status.ranks) == ("ase:emt", 2, 1)
     assert status.atoms == 2 * len(atoms)
     assert status.clock > first.clock
@@ -72,6 +81,7 @@ def test_a_status_tells_of_steps_and_of_each_simulation(tmp_path: Path) -> None:
     # m v² / 3 kB, 12 Å²/ps²
     expected = 63.546 * 12.0 * 1.0364270e-4 / (3.0 * 8.617333e-5)
     assert told["temperature"] == f"Cu {expected:.4g}"
+    assert later["temperature"] == f"Cu {expected / 4.0:.4g}"
 
 
 def test_who_only_looks_takes_no_place_of_a_simulation(tmp_path: Path) -> None:

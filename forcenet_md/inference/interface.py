@@ -91,6 +91,7 @@ class Moment:
         at a step (Kind.RUN) they are those of half a timestep before.
     masses: [n_atoms] amu, or None
     ids: [n_atoms] the engine's own, or None
+    client: which of all that have asked, where a stream may be another one's after the first
     """
 
     stream: int = 0
@@ -100,6 +101,14 @@ class Moment:
     velocities: NDArray[np.float64] | None = None
     masses: NDArray[np.float64] | None = None
     ids: NDArray[np.int64] | None = None
+    client: int = 0
+
+    def goes_on(self, before: Moment) -> bool:
+        """Whether it may be the same simulation: the same client's, and no earlier step. Several
+        runs of one LAMMPS, each from where the last one ended, are."""
+        if self.client != before.client:
+            return False
+        return self.step is None or before.step is None or self.step >= before.step
 
 
 class Session(Protocol):

@@ -58,7 +58,7 @@ class Connection:
         self._limits = limits = shared.limits
         secret = None if watches else shared.secret
         self._monitor = monitor = shared.monitor
-        self._stream: int | None = None  # of one that asks for forces
+        self._stream: tuple[int, int] | None = None  # and client, of `interface.Moment`
         self._challenge = auth.Challenge(secret)
         self._settings: Settings | None = None
         self._session: Session | None = None  # from HELLO on
@@ -178,7 +178,8 @@ class Connection:
             for what in self._largest.describe():
                 self._monitor.note(self.name, what)
             self._monitor.left(self.name, self._steps, why)
-            self._shared.streams.discard(-1 if self._stream is None else self._stream)
+            if self._stream is not None:
+                self._shared.streams.discard(self._stream[0])
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -251,6 +252,7 @@ class Connection:
 
     def _take_step(self, payload: memoryview, now: float) -> None:
         assert self._settings is not None
+        assert self._stream is not None
         start = time.perf_counter()
         try:
             self._step = read_step(
@@ -258,7 +260,7 @@ class Connection:
                 self._settings,
                 self._evaluator.capabilities,
                 self._limits.max_atoms,
-                self._stream or 0,
+                *self._stream,
             )
         except ProtocolError:
             raise

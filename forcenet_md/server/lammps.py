@@ -194,9 +194,15 @@ def welcome(model: Capabilities, spread: bool = False) -> bytes:
 
 
 def read_step(
-    payload: Buffer, settings: Settings, model: Capabilities, max_atoms: int, stream: int = 0
+    payload: Buffer,
+    settings: Settings,
+    model: Capabilities,
+    max_atoms: int,
+    stream: int = 0,
+    client: int = 0,
 ) -> Step:
-    """The request of a STEP payload; arrays are views of it where units allow.
+    """The request of a STEP payload; arrays are views of it where units allow. stream, client: see
+    `interface.Moment`.
 
     Raises ProtocolError (not a STEP), RequestError (refused), StructureError (not finite).
     """
@@ -216,6 +222,7 @@ def read_step(
     velocities = frame.velocities
     moment = Moment(
         stream=stream,
+        client=client,
         step=frame.step,
         kind=frame.kind,
         timestep=frame.timestep * units.time,

@@ -16,7 +16,7 @@ STOPPED = "the server was stopped"
 @dataclass
 class Shared:
     """streams: those of the simulations that are served now, see `inference.interface.Moment`;
-    status: what whoever watches is told (`server/status.py`)"""
+    claims: how many there have been; status: what whoever watches is told (`server/status.py`)"""
 
     evaluator: Evaluator
     limits: Limits
@@ -24,9 +24,11 @@ class Shared:
     monitor: Monitor
     status: Callable[[], Lines]
     streams: set[int] = field(default_factory=set)
+    claims: int = 0
 
-    def claim_stream(self) -> int:
-        """The first that is free."""
+    def claim_stream(self) -> tuple[int, int]:
+        """The first that is free, and which claim this is."""
         stream = min(set(range(len(self.streams) + 1)) - self.streams)
         self.streams.add(stream)
-        return stream
+        self.claims += 1
+        return stream, self.claims

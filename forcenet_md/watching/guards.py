@@ -63,12 +63,13 @@ class Course:
     """What guards know of one simulation.
 
     answers: how many there have been; next_kept: the first of which a frame may be kept again
-    last: figures of the last one; tripped: how often each guard has warned
+    last: figures of the last one, and its moment; tripped: how often each guard has warned
     """
 
     answers: int = 0
     next_kept: int = 0
     last: dict[str, float] = field(default_factory=dict)
+    moment: Moment = field(default_factory=Moment)
     tripped: Counter[str] = field(default_factory=Counter)
 
 
@@ -101,8 +102,10 @@ class Guards:
             that have not got the atoms say None.
         """
         course = self._courses[moment.stream]
+        if course.answers and not moment.goes_on(course.moment):
+            course = self._courses[moment.stream] = Course()
         course.answers += 1
-        course.last = {}
+        course.last, course.moment = {}, moment
         runs = moment.kind not in (Kind.SETUP, Kind.MINIMISE)
         for name, value, words in figures:
             course.last[name] = value

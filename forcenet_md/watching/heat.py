@@ -110,17 +110,23 @@ class Stream:
     """One simulation of these atoms.
 
     told: time.monotonic() of its last line in the log
+    seen: the moment of the last answer, whatever that was for
     last: moment and forces of what is judged when the next answer has come, for its velocities are
         known only then
     """
 
     numbers: NDArray[np.int64]
     told: float
+    seen: Moment
     heat: Heat = field(init=False)
     last: tuple[Moment, Array] | None = None
 
     def __post_init__(self) -> None:
         self.heat = Heat(self.numbers)
+
+    def goes_on(self, moment: Moment, numbers: NDArray[np.int64]) -> bool:
+        """With an answer at that moment, to these atoms [n_atoms]."""
+        return moment.goes_on(self.seen) and np.array_equal(self.numbers, numbers)
 
     def judge(self, following: Moment | None = None) -> None:
         if self.last is not None:
@@ -149,15 +155,16 @@ class HeatWatch:
         moment, numbers, now = request.moment, request.system.numbers, time.monotonic()
         key = moment.stream
         stream = self._streams.get(key)
-        if stream is not None and not np.array_equal(stream.numbers, numbers):
-            self._end(key)
+        if stream is not None and not stream.goes_on(moment, numbers):
+            self._end(key, "of the run before, ")
             stream = None
         if stream is not None:
             stream.judge(moment)
+            stream.seen = moment
         if moment.velocities is None or moment.masses is None or moment.kind is not Kind.RUN:
             return
         if stream is None:
-            stream = self._streams[key] = Stream(numbers, now)
+            stream = self._streams[key] = Stream(numbers, now, moment)
         stream.last = moment, forces.forces
         if now - stream.told >= self._every:
             self._tell(key)
@@ -172,13 +179,13 @@ class HeatWatch:
         for key in list(self._streams):
             self._end(key)
 
-    def _end(self, key: int) -> None:
+    def _end(self, key: int, which: str = "") -> None:
         self._streams[key].judge()
-        self._tell(key)
+        self._tell(key, which)
         del self._streams[key]
 
-    def _tell(self, key: int) -> None:
+    def _tell(self, key: int, which: str = "") -> None:
         heat = self._streams[key].heat
         if heat.figures.total:
             where = f"simulation {key + 1}, " if key else ""
-            self._say(f"heat: {where}{heat.describe()}")
+            self._say(f"heat: {where}{which}{heat.describe()}")

@@ -146,6 +146,7 @@ class RanksHeat:
         self._told = time.monotonic()
         self._heat = Heat(np.zeros(0, np.int64))
         self._last: tuple[Request, Array] | None = None
+        self._seen: Moment | None = None  # of the last answer, whatever that was for
 
     def begin(self, numbers: NDArray[np.int64]) -> None:
         """A run of these elements."""
@@ -182,6 +183,10 @@ class RanksHeat:
         moment = request.moment
         if self._last is not None:
             self._heat.add(sums)
+        if self._seen is not None and not moment.goes_on(self._seen):
+            self.tell("of the run before, ")
+            self._heat = Heat(self._heat.numbers)
+        self._seen = moment
         known = moment.velocities is not None and moment.masses is not None
         self._last = (request, forces) if known and moment.kind is Kind.RUN else None
         if time.monotonic() - self._told >= self._every:
@@ -192,6 +197,6 @@ class RanksHeat:
         """See `Heat.told`."""
         return self._heat.told()
 
-    def tell(self) -> None:
+    def tell(self, which: str = "") -> None:
         if self._heat.figures.total:
-            self._say(f"heat: {self._heat.describe()}")
+            self._say(f"heat: {which}{self._heat.describe()}")
