@@ -260,6 +260,43 @@ def lived(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
     return Lived(watcher, temperatures, np.array(velocities, dtype=float))
 
 
+def test_held_atoms_have_no_temperature(plugin: Path, tmp_path: Path) -> None:
+    """Of 32 the last 12: LAMMPS's figure is of the others alone."""
+    watcher = Seen()
+    model = load_evaluator("ase:lj,sigma=3.4,epsilon=0.0104,rc=8.0")
+    with in_thread(tmp_path / "s", WatchedEvaluator(model, [watcher])):
+        script = (
+            crystal(cells=2)
+            + NO_PAIR
+            + EXTERNAL
+            + f"forcenet ext unix:{tmp_path}/s elements Ar\n"
+            + "group held id > 20\ngroup moving subtract all held\n"
+            + "velocity held set 0 0 0\nfix hold held setforce 0 0 0\n"
+            + f"fix move all nve\ntimestep {TIMESTEP}\n"
+            + "compute t moving temp\ncompute_modify t extra/dof 0\n"
+            + "thermo_style custom step c_t\nthermo_modify format float %.12g\nthermo 1\nrun 30\n"
+        )
+        done = run(script, tmp_path)
+        assert done.returncode == 0, done.output
+    [thermo] = done.thermo()
+    heat = watcher.heat(1, 30)._streams[0].heat
+    late = heat.figures.late.count
+    expected = thermo[30 - late : 30, 1].mean()
+    assert heat.temperatures["Ar"][0] == pytest.approx(expected, rel=3e-6)  # k_B
+    on_ranks = RanksHeat(lambda line: None)
+    on_ranks.begin(np.array([18]))
+    for request, answer in watcher.seen:
+        on_ranks.add(request, answer.forces, on_ranks.sums(request))
+    assert on_ranks._heat.temperatures["Ar"][0] == heat.temperatures["Ar"][0]
+    assert on_ranks._heat.heating[0] == heat.heating[0]
+    # Half a kick, where no step follows, does not move them either.
+    request, answer = watcher.seen[-1]
+    last = velocities_at_step(request.moment, answer.forces)
+    assert np.abs(answer.forces[20:]).min() > 1e-4
+    np.testing.assert_array_equal(last[20:], 0.0)
+    assert (last[:20] != request.moment.velocities[:20]).all()
+
+
 def test_what_lammps_says_of_itself_reaches_the_watcher(lived: Lived) -> None:
     pairs = lived.watcher.seen
     moments = [request.moment for request, _ in pairs]

@@ -25,7 +25,7 @@ def velocities_at_step(
     half a timestep before and after it.
 
     following: what came next; where that is not the next step, half a kick of the forces alone
-    stands for what is not known, without a thermostat's
+    stands for what is not known, without a thermostat's. Held atoms get none.
     """
     before = moment.velocities
     if before is None or moment.kind is not Kind.RUN or not moment.timestep:
@@ -34,7 +34,15 @@ def velocities_at_step(
         return 0.5 * (before + following.velocities)
     if moment.masses is None:
         return None
-    return before + 0.5 * moment.timestep * ACCELERATION * forces / moment.masses[:, None]
+    kick = 0.5 * moment.timestep * ACCELERATION * forces / moment.masses[:, None]
+    return before + np.where(in_motion(before)[:, None], kick, 0.0)
+
+
+def in_motion(velocities: Array) -> NDArray[np.bool_]:
+    """[n_atoms]: all but those that an engine holds, whose velocities [n_atoms, 3] are exactly
+    zero during a run (analyse, whose files may have no velocities, looks at positions)."""
+    moving: NDArray[np.bool_] = (velocities != 0.0).any(axis=1)
+    return moving
 
 
 def follows(moment: Moment, following: Moment) -> bool:

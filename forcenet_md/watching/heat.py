@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.blocking import with_error
 from forcenet_md.inference.interface import Kind, Moment, Request
-from forcenet_md.inference.kinetics import HEATING, heating_rate, velocities_at_step
+from forcenet_md.inference.kinetics import HEATING, heating_rate, in_motion, velocities_at_step
 from forcenet_md.system import Forces
 from forcenet_md.units import ACCELERATION
 from forcenet_md.watching.running import LateMean
@@ -42,22 +42,22 @@ class Heat:
         self.elements = [chemical_symbols[z] for z in self.numbers]
         self.figures = LateMean(1 + len(self.numbers))
         self.recent = np.zeros(1 + len(self.numbers))
-        self._seen = np.zeros(len(self.numbers), np.bool_)  # which elements there have been
+        self._seen = np.zeros(len(self.numbers), np.bool_)  # which elements have moved
 
     def sums(
         self, numbers: NDArray[np.int64], masses: Array, velocities: Array, forces: Array
     ) -> Array:
         """[1 + 2 n_elements] of any of its atoms: the power of the forces [n_atoms, 3] eV/Å at
-        the velocities [n_atoms, 3] Å/ps, in eV/ps; then how many atoms of each element there are;
-        then twice their kinetic energy, in eV."""
+        the velocities [n_atoms, 3] Å/ps, in eV/ps; then how many atoms of each element move; then
+        twice their kinetic energy, in eV."""
         n, kind = len(self.numbers), np.searchsorted(self.numbers, numbers)
         power = np.einsum("ij,ij->", forces, velocities)
         twice = np.einsum("ij,ij,i->i", velocities, velocities, masses) / ACCELERATION
-        counts = np.bincount(kind, minlength=n)
+        counts = np.bincount(kind[in_motion(velocities)], minlength=n)
         return np.concatenate([[power], counts, np.bincount(kind, weights=twice, minlength=n)])
 
     def add(self, sums: Array) -> None:
-        """One step; sums: of all atoms. An element without any is as warm as it was."""
+        """One step; sums: of all atoms. An element of which none moves is as warm as it was."""
         counts, twice = sums[1:].reshape(2, -1)
         now, there = self.recent.copy(), counts > 0
         if not there.any():
