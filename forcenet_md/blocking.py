@@ -35,8 +35,11 @@ def error_of_mean(errors: NDArray[np.float64], counts: Sequence[int]) -> NDArray
 
 
 def with_error(value: float, error: float) -> str:
-    """As '301 ± 2'; without a known error the value alone."""
-    if not isfinite(error) or error <= 0.0:
-        return f"{value:.3g}"
+    """As '301 ± 2', '301.2 ± ?' where the error is not known, and the value alone where there is
+    none."""
+    if not isfinite(error):
+        return f"{value + 0.0:.4g} ± ?"  # no −0
+    if error <= 0.0:
+        return f"{value + 0.0:.4g}"
     digits = max(0, -int(np.floor(np.log10(error))))
     return f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # no −0

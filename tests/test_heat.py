@@ -185,8 +185,9 @@ def test_temperatures_are_of_elements() -> None:
 @pytest.mark.parametrize(
     ("value", "error", "text"),
     [
-        (301.24, 2.3, "301 ± 2"), (0.01234, 0.0034, "0.012 ± 0.003"), (5.0, np.nan, "5"),
+        (301.24, 2.3, "301 ± 2"), (0.01234, 0.0034, "0.012 ± 0.003"), (5.0, np.nan, "5 ± ?"),
         (1234.0, 56.0, "1234 ± 56"), (-0.37, 94.2, "0 ± 94"), (0.0, 0.0, "0"),
+        (-0.0, np.nan, "0 ± ?"), (1143.2, np.inf, "1143 ± ?"), (-0.3, 2.0, "0 ± 2"),
     ],
 )  # fmt: skip
 def test_a_value_has_no_more_digits_than_its_error(value, error, text) -> None:
@@ -400,7 +401,6 @@ def test_the_log_tells_a_run_at_its_end(lived: Lived) -> None:
     watch.close()
     assert len(said) == 1
     assert said[0].startswith("heat: mean of the last 88 of 120 steps: temperatures in K Ar ")
-    assert said[0].endswith(" K/ps, power / (degrees of freedom x k_B)")
 
 
 def test_other_atoms_are_another_run() -> None:
@@ -414,6 +414,34 @@ def test_other_atoms_are_another_run() -> None:
     assert " Ag " in watch.figures(0)["temperature"]
     watch.close()
     assert ["of 2 steps" in said[0], "of 3 steps" in said[1], len(said)] == [True, True, 2]
+
+
+def test_heating_is_told_with_its_error() -> None:
+    rng = np.random.default_rng(0)
+    heat = Heat(np.array([29]))
+    for power in rng.normal(0.05, 0.01, 512):  # eV/ps
+        heat.add(np.array([power, 1.0, 0.1]))
+    rate = 0.05 / (3.0 * units.kB)
+    found = re.fullmatch(r"(\d+) ± (\d)", heat.told()["heating"])
+    assert found, heat.told()
+    assert float(found[2]) == pytest.approx(0.2 * rate / np.sqrt(256), rel=0.5)
+    assert float(found[1]) == pytest.approx(rate, abs=4.0 * float(found[2]))
+    assert heat.told()["means"] == "100 steps, heating 256"
+    assert heat.describe().endswith(f"{found[0]} K/ps, power / (degrees of freedom x k_B)")
+
+
+def test_no_heating_is_told_before_its_error_is_known(lived: Lived) -> None:
+    """Of 19 steps the last 11 count, which is less than can be told of. Temperatures are told,
+    with a word that the error is not known."""
+    said: list[str] = []
+    watch = HeatWatch(said.append)
+    for request, forces in lived.watcher.seen[:20]:
+        watch.see(request, forces)
+    told = watch.figures(0)
+    assert set(told) == {"temperature", "means"}
+    assert told["means"] == "18 steps"
+    watch.close()
+    assert re.search(r"temperatures in K Ar [0-9.]+ ± \?; .* heat is not known", said[0])
 
 
 def shown(watch: HeatWatch, v: np.ndarray, at: Moment) -> None:

@@ -74,7 +74,7 @@ def test_a_file_that_is_appended_to(tmp_path: Path) -> None:
         file.write(line(310.0, 290.0))
     watcher.close()
     assert said == [
-        f"heat: mean of the last 1 of 1 lines of {path}: temperatures in K Cu 310 Pt 290"
+        f"heat: mean of the last 1 of 1 lines of {path}: temperatures in K Cu 310 ± ? Pt 290 ± ?"
     ]
 
 

@@ -24,6 +24,7 @@ ROWS = {
     "atoms": "atoms",
     "temperature": "temperature, K",
     "heating": "model heats, K/ps",
+    "means": "means of the last",
     "force": "largest force, eV/Å",
     "net": "net force, eV/Å per atom",
     "distance": "closest pair / known",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 from ase import units
@@ -85,23 +86,30 @@ class Heat:
 
     def told(self) -> dict[str, str]:
         """For `forcenet-md watch`: temperatures of about the last hundred steps, and the heating of
-        the later half. Empty before the first step."""
-        if not self.figures.total:
+        the later half once its error is known. Empty before the first step."""
+        total, late, (rate, error) = self.figures.total, self.figures.late.count, self.heating
+        if not total:
             return {}
         recent = zip(self.elements, self.recent[1:], self._seen, strict=True)
-        return {
+        told = {
             "temperature": " ".join(f"{e} {value:.4g}" for e, value, seen in recent if seen),
-            "heating": with_error(*self.heating),
+            "means": f"{min(total, RECENT)} steps",
         }
+        if isfinite(error):
+            told["heating"] = with_error(rate, error)
+            told["means"] += f", heating {late}"
+        return told
 
     def describe(self) -> str:
         """For the log."""
         temperatures = " ".join(f"{e} {with_error(*pair)}" for e, pair in self.temperatures.items())
-        figures = self.figures
+        figures, (rate, error) = self.figures, self.heating
+        heating = f"the model's forces heat by {with_error(rate, error)} K/ps, {HEATING}"
+        if not isfinite(error):
+            heating = "by how much the model's forces heat is not known from so few"
         return (
             f"mean of the last {figures.late.count} of {figures.total} steps: temperatures in K"
-            f" {temperatures}; the model's forces heat by {with_error(*self.heating)} K/ps,"
-            f" {HEATING}"
+            f" {temperatures}; {heating}"
         )
 
 
