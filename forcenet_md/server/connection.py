@@ -57,7 +57,8 @@ class Connection:
         self._evaluator = shared.evaluator
         self._limits = limits = shared.limits
         secret = None if watches else shared.secret
-        self._monitor = monitor = shared.monitor
+        self._monitor = shared.monitor
+        self._joined = False  # it is a client: who only looks is none
         self._stream: tuple[int, int] | None = None  # and client, of `interface.Moment`
         self._challenge = auth.Challenge(secret)
         self._settings: Settings | None = None
@@ -74,7 +75,6 @@ class Connection:
         self._out = memoryview(b"")
         self._incoming = Incoming(sock, self._check)
 
-        monitor.joined(name)
         begin = State.HELLO if secret is None else State.AUTH
         self._state = State.WATCHING if watches else begin
         greeting = encode_text(
@@ -175,9 +175,10 @@ class Connection:
         if not self.ended:
             self.ended = True
             self.requests = ()
-            for what in self._largest.describe():
-                self._monitor.note(self.name, what)
-            self._monitor.left(self.name, self._steps, why)
+            if self._joined:
+                for what in self._largest.describe():
+                    self._note(what)
+                self._monitor.left(self.name, self._steps, why)
             if self._stream is not None:
                 self._shared.streams.discard(self._stream[0])
 
@@ -247,35 +248,30 @@ class Connection:
         self._deadlines.clear()
         if (who := self._settings.describe()) != self._who:  # every run says HELLO anew
             self._who = who
-            self._monitor.note(self.name, f"is {who}")
+            self._note(f"is {who}")
         self._send(frame(MessageType.WELCOME, welcome(model, self._settings.spread)), now)
 
     def _take_step(self, payload: memoryview, now: float) -> None:
         assert self._settings is not None
         assert self._stream is not None
         start = time.perf_counter()
+        settings, model, most = self._settings, self._evaluator.capabilities, self._limits.max_atoms
         try:
-            self._step = read_step(
-                payload,
-                self._settings,
-                self._evaluator.capabilities,
-                self._limits.max_atoms,
-                *self._stream,
-            )
+            self._step = step = read_step(payload, settings, model, most, *self._stream)
         except ProtocolError:
             raise
         except ForceNetError as error:
             self._error(str(error), now)
             return
-        self.requests = (
-            Request(
-                self._session,
-                self._step.system,
-                self._settings.keep_net_force,
-                moment=self._step.moment,
-            ),
-        )
+        keep = settings.keep_net_force
+        self.requests = (Request(self._session, step.system, keep, moment=step.moment),)
         self._monitor.add("codec", time.perf_counter() - start)
+
+    def _note(self, what: str) -> None:
+        if not self._joined:
+            self._joined = True
+            self._monitor.joined(self.name)
+        self._monitor.note(self.name, what)
 
     # Writing -----------------------------------------------------------------------------------
 
@@ -285,7 +281,7 @@ class Connection:
 
     def _error(self, sentence: str, now: float) -> None:
         """No forces: say why. The connection stays."""
-        self._monitor.note(self.name, f"was told: {sentence}")
+        self._note(f"was told: {sentence}")
         self._send(frame(MessageType.ERROR, encode_error(sentence)), now)
 
     def _refuse(self, sentence: str, now: float) -> None:
