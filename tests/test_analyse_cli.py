@@ -71,7 +71,7 @@ def test_every_kind_of_file_gives_the_same_figures(
         command(*way, "--json", "--from", 0.1, "--r-max", 5.0)
         found.append(json.loads(capsys.readouterr().out)["run"])
     first = numbers(found[0])
-    assert len(first) > 40
+    assert len(first) > 35
     for other in found[1:]:
         np.testing.assert_allclose(numbers(other), first, rtol=1e-5, atol=1e-7)
     assert found[0]["n_frames"] == 86
@@ -81,9 +81,10 @@ def test_every_kind_of_file_gives_the_same_figures(
 
 def test_the_folder_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = write_h5md(tmp_path / "one.h5", walk(128, SYMBOLS, step=0.2), TIMESTEP)
+    frames = walk(128, SYMBOLS, step=0.3, seed=1)
     two = [
-        write_dump(tmp_path / "2a.dump", walk(64, SYMBOLS, step=0.3, seed=1)),
-        write_dump(tmp_path / "2b.dump", walk(64, SYMBOLS, step=0.3, seed=1), first=64 * EVERY),
+        write_dump(tmp_path / "2a.dump", frames[:64]),
+        write_dump(tmp_path / "2b.dump", frames[64:], first=64 * EVERY),
     ]
     out = tmp_path / "a" / "out"
     command(one, "--against", *two, "--timestep", TIMESTEP, "--out", out, "--fit", "0.02:0.08")

@@ -130,6 +130,21 @@ def diffusing(coefficient: float) -> dict[str, Any]:
     }
 
 
+def outcome(deviation: float, model: dict[str, Any]) -> dict[str, Any]:
+    teachers = {f"teacher {k}": 0.9 + 0.1 * k for k in range(3)}
+    return {
+        "study": "molten", "title": "molten", "model": "m", "model_sha256": "0" * 64,
+        "teacher": "t", "steps": 10, "timestep_fs": 2.0, "ps": 1.0, "settle_ps": 0.1,
+        "teacher_ps": 1.0, "stopped": None, "formula": {"Cu": 500}, "path": None, "test": {},
+        "temperatures": {of: {"Cu": estimate(300.0)} for of in ("model", *teachers)},
+        "diffusion": {"model": model}
+        | {of: diffusing(value) for of, value in teachers.items()},
+        "pairs": {"Cu-Cu": {"model": deviation, "noise": [0.01, 0.03], "expected": 0.02}},
+        "heat": {"model": {"ev": estimate(0.001), "kelvin": estimate(3.0)}},
+        "hours": {"model": 1.0}, "hardware": "a processor",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("deviation", "ratio", "words"),
     [
@@ -142,18 +157,7 @@ def diffusing(coefficient: float) -> dict[str, Any]:
 def test_the_page_says_whether_goals_are_met(
     deviation: float, ratio: float, words: str, tmp_path: Path
 ) -> None:
-    teachers = {f"teacher {k}": 0.9 + 0.1 * k for k in range(3)}
-    result = {
-        "study": "molten", "title": "molten", "model": "m", "model_sha256": "0" * 64,
-        "teacher": "t", "steps": 10, "timestep_fs": 2.0, "ps": 1.0, "settle_ps": 0.1,
-        "teacher_ps": 1.0, "stopped": None, "formula": {"Cu": 500}, "path": None, "test": {},
-        "temperatures": {of: {"Cu": estimate(300.0)} for of in ("model", *teachers)},
-        "diffusion": {"model": diffusing(ratio)}
-        | {of: diffusing(value) for of, value in teachers.items()},
-        "pairs": {"Cu-Cu": {"model": deviation, "noise": [0.01, 0.03], "expected": 0.02}},
-        "heat": {"model": {"ev": estimate(0.001), "kelvin": estimate(3.0)}},
-        "hours": {"model": 1.0}, "hardware": "a processor",
-    }  # fmt: skip
+    result = outcome(deviation, diffusing(ratio))
     (tmp_path / "truth-molten.json").write_text(json.dumps(result))
     write_page(tmp_path, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
@@ -161,3 +165,19 @@ def test_the_page_says_whether_goals_are_met(
     assert "No diffusion within the time of the teacher's runs: Ag." in text
     assert "| Ag |" not in text.split("diffusion, Å²/ps")[1]
     assert "1.0000 ± 100.0000 meV" in text
+
+
+def test_the_page_of_a_model_that_does_not_diffuse(tmp_path: Path) -> None:
+    """Where its teacher does. Nor is a teacher's element counted whose displacement bends."""
+    none = diffusing(1.0)["Cu"] | {"coefficient": None}
+    result = outcome(0.03, diffusing(1.0) | {"Cu": none})
+    (tmp_path / "truth-molten.json").write_text(json.dumps(result))
+    write_page(tmp_path, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "- **Diffusion**: none of Cu by the model (**not met**)." in text
+    assert "| Cu | – | 1.0000 ± 0.0577 | – |" in text
+    for of in result["diffusion"]:
+        result["diffusion"][of]["Cu"] = none
+    (tmp_path / "truth-molten.json").write_text(json.dumps(result))
+    write_page(tmp_path, tmp_path / "page.md")
+    assert "teacher's runs: Cu, Ag." in (tmp_path / "page.md").read_text()

@@ -76,7 +76,10 @@ def _verdict(r: Result) -> Iterator[str]:
     most, pair = max(beyond)
     met = "met" if most <= G_GOAL else "**not met**"
     yield f"- **g(r)**: at most {most:+.1%} beyond the noise, for {pair} (2 % wanted: {met})."
-    if ratios := {element: _ratio(r, element) for element in _diffusing(r)}:
+    moving = _diffusing(r)
+    if missing := [of for of in moving if r["diffusion"][MODEL][of]["coefficient"] is None]:
+        yield f"- **Diffusion**: none of {', '.join(missing)} by the model (**not met**)."
+    if ratios := {of: _ratio(r, of) for of in moving if of not in missing}:
         element = max(ratios, key=lambda of: abs(ratios[of].value - 1.0))
         met = "met" if abs(ratios[element].value - 1.0) <= D_GOAL else "**not met**"
         yield (
@@ -108,7 +111,8 @@ def _diffusing(r: Result) -> list[str]:
     """The elements that diffuse in all of the teacher's runs."""
     teachers = _teachers(r["diffusion"])
     return [element for element in r["diffusion"][MODEL]
-            if all(each[element]["slope"]["value"] > DIFFUSIVE for each in teachers)]  # fmt: skip
+            if all(each[element]["slope"]["value"] > DIFFUSIVE
+                   and each[element]["coefficient"] is not None for each in teachers)]  # fmt: skip
 
 
 def _temperatures(r: Result) -> Iterator[str]:
@@ -130,9 +134,12 @@ def _diffusion(r: Result) -> Iterator[str]:
         return
     yield from ["", "| diffusion, Å²/ps | model | teacher | model / teacher |", "|---|---|---|---|"]
     for element in moving:
-        mine = _read(r["diffusion"][MODEL][element]["coefficient"])
-        cells = [_number(mine, 4), _number(_reference(r, element), 4)]
-        yield f"| {element} | {' | '.join(cells)} | {_number(_ratio(r, element), 2)} |"
+        mine = r["diffusion"][MODEL][element]["coefficient"]
+        theirs = _number(_reference(r, element), 4)
+        cells = ["–", theirs, "–"]
+        if mine is not None:
+            cells = [_number(_read(mine), 4), theirs, _number(_ratio(r, element), 2)]
+        yield f"| {element} | {' | '.join(cells)} |"
 
 
 def _reference(r: Result, element: str) -> Estimate:

@@ -128,7 +128,8 @@ Fit = Annotated[
     str | None,
     typer.Option(
         metavar="PS:PS",
-        help="Lags that diffusion is fitted between; if not given, a 32nd and a 16th of all.",
+        help="Lags that diffusion is fitted between; if not given, a 32nd and a 16th of all,"
+        " but from 1 ps on.",
     ),
 ]
 Reach = Annotated[float, typer.Option(help="ps: longest lag of the velocity autocorrelation.")]

@@ -30,7 +30,8 @@ OFF = 0.02  # of the time between frames: what is farther from its place has non
 @dataclass(frozen=True, slots=True)
 class Settings:
     """r_max: Å, of g(r); reach: ps, of the velocity autocorrelation; fit: ps, lags between which
-    the mean square displacement is fitted, or None: a 32nd to a 16th of the run."""
+    the mean square displacement is fitted, or None: a 32nd to a 16th of the run,
+    but from 1 ps on."""
 
     r_max: float = 6.0
     reach: float = 4.0

@@ -65,7 +65,7 @@ def tables(found: Findings) -> Iterator[tuple[Row, Iterator[Row]]]:
         ("pair", "g(r) peak", "minimum", "neighbours within the minimum", "halves apart"),
         _pairs(found),
     )
-    yield ("diffusion", "Å²/ps", "cm²/s", "MSD grows as t to the"), _diffusion(found)
+    yield ("diffusion", "Å²/ps", "cm²/s", "MSD grows as t to the", "and later"), _diffusion(found)
 
 
 def _print_run(found: Findings, console: Console) -> None:
@@ -109,8 +109,7 @@ def _pairs(found: Findings) -> Iterator[Row]:
 
 def _diffusion(found: Findings) -> Iterator[Row]:
     for name, each in found.diffusion.items():
-        coefficient = (each.coefficient, each.cm2_per_s) if each.diffusive else (None, None)
-        yield name, *map(shown, coefficient), shown(each.slope)
+        yield name, *map(shown, (each.coefficient, each.cm2_per_s, each.slope, each.later))
 
 
 def _print_comparison(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 
 from forcenet_md.errors import DataError
 from forcenet_md.simulation.findings import Comparison, Difference, Likeness
@@ -29,7 +30,7 @@ def compare(run: Run, against: Run) -> Comparison:
         overlap=_overlap(run, against, reach),
         window=window,
         resolution=RESOLUTION / reach if reach else None,
-        missing=list(_missing(run, against)),
+        missing=list(_missing(run, against, window)),
     )
 
 
@@ -70,7 +71,8 @@ def _figures(
     coefficients, theirs_of = run.diffusion(window), against.diffusion(window)
     for name in _both(coefficients, theirs_of):
         mine_of, reference = coefficients[name].coefficient, theirs_of[name].coefficient
-        yield f"diffusion of {name} (Å²/ps)", difference(mine_of, reference, ratio=True)
+        if mine_of is not None and reference is not None:
+            yield f"diffusion of {name} (Å²/ps)", difference(mine_of, reference, ratio=True)
 
 
 def _both(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
@@ -117,8 +119,8 @@ def _overlap(run: Run, against: Run, reach: float | None) -> dict[str, Likeness]
     }
 
 
-def _missing(run: Run, against: Run) -> Iterator[str]:
-    """What one of the two has alone."""
+def _missing(run: Run, against: Run, window: tuple[float, float] | None) -> Iterator[str]:
+    """What one of the two has alone, or neither."""
     kinds: Mapping[str, str] = {
         "temperature": "velocities",
         "energy": "energies",
@@ -130,3 +132,14 @@ def _missing(run: Run, against: Run) -> Iterator[str]:
         if has[0] != has[1]:
             name = against.findings.name if has[0] else run.findings.name
             yield f"{kind}: not compared, because {name} has not {needs}."
+    lack: dict[str, list[str]] = {}
+    for each in (run, against):
+        for name, found in each.diffusion(window).items():
+            if found.coefficient is None:
+                lack.setdefault(name, []).append(each.findings.name)
+    for names, whose in groupby(sorted(lack, key=lambda name: lack[name]), lambda n: lack[n]):
+        elements = ", ".join(whose)
+        yield (
+            f"diffusion of {elements}: not compared, because {' and '.join(names)} has no"
+            " coefficient at these lags."
+        )

@@ -18,21 +18,33 @@ PER_ATOM = KEPT * 24  # bytes of a level
 PARTS = 8  # blocks for errors
 CM2_PER_S = 1e-4  # of one Å²/ps
 DIFFUSIVE = 0.2  # d ln MSD / d ln t may be off 1 by so much
+EARLIEST = 1.0  # ps: at shorter lags atoms still fly, or rattle in the cage of their neighbours
+STRETCH = 1.5  # from the fit to the last lag: with less nothing is seen of how the MSD goes on
 
 
 class Diffusion(BaseModel):
     """Of one element. coefficient: Å²/ps, a sixth of the slope of a line through the MSD at lags
-    in `window` (ps); slope: d ln MSD / d ln t there: 1 diffusive, 2 ballistic, 0 bound."""
+    in `window` (ps), None where that is no diffusion; slope: d ln MSD / d ln t there: 1 diffusive,
+    2 ballistic, 0 bound; later: the same from there to half the run, None where that is too near.
+    """
 
-    coefficient: Estimate
-    cm2_per_s: Estimate
+    coefficient: Estimate | None
+    cm2_per_s: Estimate | None
     window: tuple[float, float]
     slope: Estimate
+    later: Estimate | None
 
     @property
-    def diffusive(self) -> bool:
-        """Whether the coefficient means something."""
+    def straight(self) -> bool:
+        """Whether the MSD grows as time does in the window."""
         return abs(self.slope.value - 1.0) <= DIFFUSIVE
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it does so later, as far as that is known."""
+        if self.later is None:
+            return True
+        return abs(self.later.value - 1.0) <= DIFFUSIVE + 2.0 * (self.later.error or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +132,21 @@ def _averaged(sums: Array) -> Array:
 
 
 def diffusion(
-    lag: Array, msd: Array, parts: list[Array], window: tuple[float, float]
+    lag: Array,
+    msd: Array,
+    parts: list[Array],
+    window: tuple[float, float],
+    later: Estimate | None = None,
+    earliest: float = EARLIEST,
 ) -> Diffusion | None:
     """From the MSD of one element; None where fewer than two lags lie in the window.
 
+    There is a coefficient where the MSD grows as time does, goes on so (`later`, of `slope_after`),
+    and the window begins at `earliest`: a curve that bends from flight to rest passes through any
+    slope.
+
     lag: [n_lags] ps; msd: [n_lags] Å²; parts: the same of blocks of the run, whose spread is the
-    error; window: ps
+    error; window, earliest: ps
     """
     inside = (lag >= window[0] * (1.0 - 1e-9)) & (lag <= window[1] * (1.0 + 1e-9))
     inside &= np.isfinite(msd)
@@ -138,11 +159,38 @@ def diffusion(
     slope = from_blocks(
         _power(lag[inside], msd[inside]), [_power(lag[inside], part) for part in whole]
     )
-    return Diffusion(
+    low, high = float(lag[inside][0]), float(lag[inside][-1])
+    found = Diffusion(
         coefficient=coefficient,
         cm2_per_s=coefficient.times(CM2_PER_S),
-        window=(float(lag[inside][0]), float(lag[inside][-1])),
+        window=(low, high),
         slope=slope,
+        later=later,
+    )
+    if found.straight and found.goes_on and low >= earliest * (1.0 - 1e-9):
+        return found
+    return found.model_copy(update={"coefficient": None, "cm2_per_s": None})
+
+
+def slope_after(
+    lag: Array, msd: Array, end: float, duration: float, n_atoms: int
+) -> Estimate | None:
+    """d ln MSD / d ln t from the lag where a fit ends to half the run; None where that is too near.
+
+    lag: [n_lags] ps; msd: [n_lags] Å² of n_atoms; end, duration: ps. The error is that of free
+    walkers at the last lag (Qian, Sheetz and Elson, Biophys. J. 60, 910 (1991), of many frames):
+    blocks of the run have no such lags.
+    """
+    known = np.flatnonzero((lag >= end * (1.0 - 1e-9)) & (lag <= 0.5 * duration * (1.0 + 1e-9)))
+    known = known[msd[known] > 0.0]
+    if len(known) < 2 or lag[known[-1]] < STRETCH * lag[known[0]]:
+        return None
+    first, last = known[0], known[-1]
+    far = np.log(lag[last] / lag[first])
+    x = lag[last] / (duration - lag[last])
+    variance = 2.0 / (3.0 * n_atoms) * (2.0 * x / 3.0 - x**2 / 6.0)
+    return Estimate(
+        value=float(np.log(msd[last] / msd[first]) / far), error=float(np.sqrt(variance) / far)
     )
 
 

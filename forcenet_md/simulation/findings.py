@@ -22,7 +22,9 @@ DEFINITIONS = {
     "noise": "how far the run's own two halves are apart: of g(r) the integral of |difference|"
     " over the integral, of spectra the overlap; two whole runs differ by about 0.7 times that",
     "diffusion": "Angstrom^2/ps; a sixth of the slope of the mean square displacement relative to"
-    " the centre of mass (as it is, where atoms are held)",
+    " the centre of mass (as it is, where atoms are held); null where the displacement does not"
+    " grow as time does in the window (slope) and from there to half the run (later), or the window"
+    " begins before 1 ps and was not asked for",
     "spectrum": "cosine transform of the velocity autocorrelation under Parzen's window",
 }
 
@@ -57,7 +59,7 @@ class Findings(BaseModel):
     temperature: by element and of all; energy: eV per atom, potential and total
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     version: str = forcenet_md.__version__
     name: str
     sources: list[str]

@@ -9,7 +9,13 @@ import numpy as np
 
 from forcenet_md.simulation.analysis import Analysis, Settings, analyse
 from forcenet_md.simulation.coordination import first_minimum, neighbours_within
-from forcenet_md.simulation.displacement import PARTS, Diffusion, diffusion
+from forcenet_md.simulation.displacement import (
+    EARLIEST,
+    PARTS,
+    Diffusion,
+    diffusion,
+    slope_after,
+)
 from forcenet_md.simulation.findings import Drift, Drifting, Findings, Pair
 from forcenet_md.simulation.observables import PairDistribution
 from forcenet_md.simulation.remarks import remarks_on
@@ -118,8 +124,9 @@ class Run:
         """ps: lags that the mean square displacement is fitted between, if not told otherwise."""
         if self._duration == 0.0 or not self.curves.msd:
             return None
-        length = self._duration
-        return self.sums.settings.fit or (FIT[0] * length, FIT[1] * length)
+        low, high = FIT
+        begin = min(max(low * self._duration, EARLIEST), 0.25 * self._duration)
+        return self.sums.settings.fit or (begin, begin * high / low)
 
     @property
     def _duration(self) -> float:
@@ -133,11 +140,15 @@ class Run:
         if window is None or spacing is None:
             return {}
         parts = int(np.clip(self._duration / (2.0 * window[1]) + 1e-9, 1, PARTS))
+        earliest = 0.0 if sums.settings.fit else EARLIEST
         found, each = sums.displacements.result(parts), {}
+        lag = found.times(spacing)
         for name in self.curves.msd:
             k = sums.elements.index(name)
-            mine = [part[:, k] for part in found.parts]
-            each[name] = diffusion(found.times(spacing), found.total[:, k], mine, window)
+            msd, mine = found.total[:, k], [part[:, k] for part in found.parts]
+            n_atoms = int(sums.of_kind(k)[sums.moving].sum())
+            later = slope_after(lag, msd, window[1], self._duration, n_atoms)
+            each[name] = diffusion(lag, msd, mine, window, later, earliest)
         return {name: one for name, one in each.items() if one is not None}
 
     @property

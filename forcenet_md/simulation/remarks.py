@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from forcenet_md.simulation.analysis import Analysis
-from forcenet_md.simulation.displacement import finite_size
+from forcenet_md.simulation.displacement import EARLIEST, finite_size
 from forcenet_md.simulation.findings import Findings
+from forcenet_md.simulation.statistics import Estimate
 from forcenet_md.simulation.vibration import ALL, CM1_PER_THZ
 
 THERMOSTAT = (
@@ -73,15 +74,30 @@ def _on_diffusion(sums: Analysis, found: Findings) -> Iterator[str]:
         f"Diffusion: a line through the mean square displacement at lags of {window[0]:.4g} to"
         f" {window[1]:.4g} ps (--fit), relative to the centre of mass."
     )
-    off = {name: each.slope.value for name, each in found.diffusion.items() if not each.diffusive}
+    off = {name: each.slope for name, each in found.diffusion.items() if not each.straight}
+    bent = {
+        name: each.later
+        for name, each in found.diffusion.items()
+        if each.later and each.straight and not each.goes_on
+    }
     if off:
-        slopes = ", ".join(f"{name} {slope:.2f}" for name, slope in off.items())
         yield (
             "Not diffusive there: the displacement grows as a power of time other than 1"
-            f" ({slopes}; near 0: bound to sites, near 2: flying freely), so that the coefficient"
-            " is none."
+            f" ({_listed(off)}; near 0: bound to sites, near 2: flying freely), so that there is no"
+            " coefficient."
         )
-    if len(off) < len(found.diffusion):
+    if bent:
+        yield (
+            "Not diffusive after that: up to half the run the displacement grows as time to the"
+            f" {_listed(bent)}, so that the fit is on a bend and there is no coefficient."
+        )
+    rest = [name for name in found.diffusion if name not in off and name not in bent]
+    if rest and all(found.diffusion[name].coefficient is None for name in rest):
+        yield (
+            f"No coefficient of {', '.join(rest)} from lags below {EARLIEST:g} ps, where atoms"
+            f" still fly or rattle: give a run of {4.0 * EARLIEST:g} ps or more, or --fit PS:PS."
+        )
+    elif rest:
         yield THERMOSTAT
         if ALL in found.temperature and sums.volumes.values:
             volume = float(np.mean(sums.volumes.values["volume"]))
@@ -90,6 +106,10 @@ def _on_diffusion(sums: Analysis, found: Findings) -> Iterator[str]:
                 "In a periodic cell of this size a liquid's coefficient is too low by"
                 f" {missing:.2g} Å²/ps over its viscosity in mPa s (Yeh and Hummer 2004)."
             )
+
+
+def _listed(slopes: Mapping[str, Estimate]) -> str:
+    return ", ".join(f"{name} {slope.value:.2f}" for name, slope in slopes.items())
 
 
 def _on_velocities(sums: Analysis, found: Findings) -> Iterator[str]:
