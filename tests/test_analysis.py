@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from forcenet_md.errors import DataError
 from forcenet_md.simulation import analysis
 from forcenet_md.simulation.analysis import Settings, analyse
 from forcenet_md.simulation.analysis_files import write_analysis
+from forcenet_md.simulation.analysis_table import shown, title
 from forcenet_md.simulation.comparison import compare
 from forcenet_md.simulation.coordination import first_minimum
 from forcenet_md.simulation.displacement import (
@@ -556,3 +558,32 @@ def test_large_systems_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mine.value == pytest.approx(theirs.value, rel=0.25)
     assert any("40 of 80 atoms" in remark for remark in some.findings.remarks)
     assert some.findings.temperature == whole.findings.temperature
+
+
+def test_what_never_changes_is_told_without_rounding() -> None:
+    """Each atom of a stiff crystal has its twelve neighbours in every frame."""
+    shots = [
+        replace(each, time=SPACING * k + 1.11022e-16)
+        for k, each in enumerate(snapshots(rattled(40)))
+    ]
+    found = Run(analyse(shots), "run", [], []).findings
+    pair = found.pairs["Cu-Cu"]
+    number = pair.neighbours["Cu around Cu"]
+    assert number.value == pytest.approx(12.0, rel=1e-12)
+    assert number.error == 0.0
+    assert shown(number) == "12 ± 0"
+    assert found.begins == 0.0
+    assert "40 frames, 0 to 3.9 ps" in title(found)
+
+
+def test_what_is_not_the_case_is_not_told() -> None:
+    """Of frames in other places, and of gaps."""
+    frames = list(snapshots(walk(20, ["Ar"] * 6, step=0.1)))
+    odd = [*frames[:10], replace(frames[10], time=0.94), *frames[10:]]
+    gap = [*frames[:10], *frames[12:]]
+    for shots, there, absent in ((odd, "1 lie elsewhere", " 0 "), (gap, "1 come after", " 0 ")):
+        remarks = Run(analyse(shots), "run", [], []).findings.remarks
+        said = next(remark for remark in remarks if "apart" in remark)
+        assert there in said
+        assert absent not in said
+    assert not any("apart" in each for each in Run(analyse(frames), "", [], []).findings.remarks)

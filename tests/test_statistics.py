@@ -117,3 +117,17 @@ def test_arithmetic_of_estimates() -> None:
     assert (one - Estimate(value=1.0)).error is None
     assert from_blocks(1.0, [1.0, 2.0]).error is None
     assert from_blocks(1.0, [1.0, 3.0, 1.0, 3.0]).error == pytest.approx(1.1547 / 2.0, rel=1e-4)
+
+
+def test_what_never_changes_has_no_error() -> None:
+    """Sums of numbers like 0.1 are off by their rounding, which is no error."""
+    rounded = 12.0 * (1.0 + np.array([0.0, 1.0, 2.0, 1.0, 0.0, -1.0, 1.0, 0.0]) * 2.0**-52)
+    many = np.tile(rounded, 512)
+    slope = slope_of(np.arange(len(many)) * 0.1, many)
+    assert from_blocks(12.0, rounded) == Estimate(value=12.0, error=0.0)
+    assert mean_of(many).error == 0.0
+    assert slope == Estimate(value=0.0, error=0.0)
+    same = Estimate(value=rounded[2], error=0.0) - Estimate(value=12.0, error=0.0)
+    assert same == Estimate(value=0.0, error=0.0)
+    small = mean_of(many + 1e-9 * np.random.default_rng(0).normal(size=len(many)))
+    assert small.error == pytest.approx(1e-9 / 64.0, rel=0.3)

@@ -31,6 +31,7 @@ from forcenet_md.simulation.vibration import (
 
 AT_REST = 0.01  # of the temperature: a centre of mass colder than this is held
 FIT = (1.0 / 32.0, 1.0 / 16.0)  # of the run
+PLACES = 9  # of a time in ps: a millionth of a fs
 MIN_LAGS = 8  # of a velocity autocorrelation with a spectrum
 
 
@@ -212,8 +213,8 @@ class Run:
             n_held=int(sums.held.sum()),
             n_frames=sums.n_frames,
             complete=complete,
-            begins=float(time[0]) if len(time) else None,
-            ends=float(time[-1]) if len(time) else None,
+            begins=round(float(time[0]), PLACES) if len(time) else None,
+            ends=round(float(time[-1]), PLACES) if len(time) else None,
             spacing=sums.even.spacing,
             centre_at_rest=at_rest,
             temperature=_drifting(sums.temperatures.time, curves.temperatures),

@@ -50,11 +50,12 @@ def _on_motion(sums: Analysis, found: Findings) -> Iterator[str]:
         )
     even = sums.even
     if even.off or even.gaps:
-        yield (
-            f"Frames are {even.spacing:g} ps apart, but {even.off} lie elsewhere (left out of"
-            f" displacements and spectra) and {even.gaps} come after a gap (nothing is correlated"
-            " across it)."
-        )
+        said = []
+        if even.off:
+            said.append(f"{even.off} lie elsewhere (left out of displacements and spectra)")
+        if even.gaps:
+            said.append(f"{even.gaps} come after a gap (nothing is correlated across it)")
+        yield f"Frames are {even.spacing:g} ps apart, but {' and '.join(said)}."
     n = found.n_atoms - found.n_held
     for chosen, what in ((sums.moving, "Displacements"), (sums.heard, "Spectra")):
         if len(chosen) < n:

@@ -13,6 +13,7 @@ from forcenet_md.blocking import FEWEST, error_of_mean
 Array = NDArray[np.float64]
 
 MOST_BLOCKS = 64
+ROUNDING = 1e-12  # of a value: what is less is the computer's
 
 
 class Estimate(BaseModel):
@@ -23,7 +24,8 @@ class Estimate(BaseModel):
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two independent estimates."""
-        return Estimate(value=self.value - other.value, error=_both(self.error, other.error))
+        value = _beyond_rounding(self.value - other.value, max(abs(self.value), abs(other.value)))
+        return Estimate(value=value, error=_both(self.error, other.error))
 
     def __truediv__(self, other: Estimate) -> Estimate:
         """The quotient of two independent estimates, to first order in their errors."""
@@ -42,6 +44,11 @@ def _both(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else float(np.hypot(one, other))
 
 
+def _beyond_rounding(value: float, scale: float) -> float:
+    """0 where it is no more than the rounding of numbers as large as the scale."""
+    return value if not abs(value) <= ROUNDING * scale else 0.0
+
+
 def mean_of(values: Array) -> Estimate:
     """Mean of a correlated series [n], with its error by blocking (`blocking.py`); no error where
     fewer than five blocks are left that are long enough."""
@@ -56,6 +63,7 @@ def mean_of(values: Array) -> Estimate:
     if not counts:
         return Estimate(value=mean)
     error = float(error_of_mean(np.array(errors), counts)[0])
+    error = _beyond_rounding(error, float(np.abs(values).max()))
     return Estimate(value=mean, error=error if np.isfinite(error) else None)
 
 
@@ -68,7 +76,8 @@ def slope_of(time: Array, values: Array) -> Estimate | None:
     if len(values) < 3 or np.ptp(time) == 0.0:
         return None
     t = time - time.mean()
-    slope = float(t @ values / (t @ t))
+    least = float(np.abs(values).max() / np.ptp(time))
+    slope = _beyond_rounding(float(t @ values / (t @ t)), least)
     residuals = values - values.mean() - slope * t
     plain = float(np.std(residuals, ddof=1) / np.sqrt(len(residuals)))
     blocked = mean_of(residuals).error
@@ -76,7 +85,8 @@ def slope_of(time: Array, values: Array) -> Estimate | None:
         return Estimate(value=slope)
     inflation = blocked / plain if plain > 0.0 else 1.0
     variance = float(residuals @ residuals) / (len(values) - 2) / float(t @ t)
-    return Estimate(value=slope, error=float(np.sqrt(variance)) * max(inflation, 1.0))
+    error = _beyond_rounding(float(np.sqrt(variance)) * max(inflation, 1.0), least)
+    return Estimate(value=slope, error=error)
 
 
 def from_blocks(whole: float, of_blocks: Sequence[float]) -> Estimate:
@@ -84,6 +94,7 @@ def from_blocks(whole: float, of_blocks: Sequence[float]) -> Estimate:
     if len(of_blocks) < FEWEST - 1:
         return Estimate(value=whole)
     error = float(np.std(of_blocks, ddof=1) / np.sqrt(len(of_blocks)))
+    error = _beyond_rounding(error, abs(whole))
     return Estimate(value=whole, error=error if np.isfinite(error) else None)
 
 
