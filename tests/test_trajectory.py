@@ -358,3 +358,25 @@ def test_snapshots_of_a_dump_are_cut_at_their_headings() -> None:
     text = "ITEM: UNITS\nmetal\n" + frame + frame + "ITEM: TIMESTEP\n2\n" + frame
     found = list(snapshots(io.StringIO(text)))
     assert [len(lines) for lines in found] == [9, 7, 2, 7]
+
+
+@pytest.mark.parametrize(("scale", "changes"), [(1.0 + 2e-9, False), (1.0 + 1e-5, True)])
+def test_a_cell_that_is_rounded_does_not_change(
+    scale: float, changes: bool, tmp_path: Path
+) -> None:
+    """As after a restart; positions that the engine unwrapped stay its own."""
+    frames = walk(6, SYMBOLS, step=0.1)
+    for atoms in frames[3:]:
+        atoms.set_cell(scale * atoms.cell.array)
+    trajectory = Trajectory([write_h5md(tmp_path / "run.h5", frames, TIMESTEP)])
+    list(trajectory)
+    assert any("cell changes" in remark for remark in trajectory.remarks) == changes
+
+
+def test_a_cell_that_changes_slowly_changes(tmp_path: Path) -> None:
+    frames = walk(100, SYMBOLS, step=0.1)
+    for k, atoms in enumerate(frames):
+        atoms.set_cell((1.0 + 5e-7 * k) * atoms.cell.array)
+    trajectory = Trajectory([write_h5md(tmp_path / "run.h5", frames, TIMESTEP)])
+    list(trajectory)
+    assert any("cell changes" in remark for remark in trajectory.remarks)

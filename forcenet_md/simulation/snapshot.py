@@ -11,6 +11,7 @@ from forcenet_md.graph.frame import Frame
 from forcenet_md.system import System
 
 Array = NDArray[np.float64]
+SAME_CELL = 1e-6  # parts of its lengths that a cell may be off by, as rounded by files and restarts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Unwrapper:
         self._last: Array | None = None
         self._read: Array | None = None
         self._frame: Frame | None = None
+        self._first: System | None = None
         self._known = False  # where the last frame's atoms are, across the cell
         self.farthest = 0.0
         self.cell_changes = False
@@ -61,15 +63,14 @@ class Unwrapper:
     def __call__(self, snapshot: Snapshot) -> Array:
         """[n_atoms, 3] Å. Raises StructureError as `Snapshot.system` does."""
         system = snapshot.system()
-        if self._last is None or self._read is None or self._frame is None:
-            self._frame = Frame.of(system)
+        if self._last is None or self._read is None or self._frame is None or self._first is None:
+            self._frame, self._first = Frame.of(system), system
             self._last = self._read = system.positions
             self._known = snapshot.unwrapped
             return self._last
-        changed = not self._frame.fits(system)
-        if changed:
-            self.cell_changes = True
+        if not self._frame.fits(system):
             self._frame = Frame.of(system)
+            self.cell_changes = self.cell_changes or not _same_cell(system, self._first)
         moved = system.positions - self._read
         known = snapshot.unwrapped and self._known and not self.cell_changes
         self._known = snapshot.unwrapped
@@ -80,3 +81,12 @@ class Unwrapper:
         self._last = self._last + moved
         self._read = system.positions
         return self._last
+
+
+def _same_cell(system: System, first: System) -> bool:
+    """But for rounding, where it is periodic."""
+    if not np.array_equal(system.pbc, first.pbc):
+        return False
+    other = first.cell[first.pbc]
+    largest = np.abs(other).max(initial=0.0)
+    return bool((np.abs(system.cell[first.pbc] - other) <= SAME_CELL * largest).all())
