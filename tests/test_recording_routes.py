@@ -134,15 +134,17 @@ def test_a_server_killed_amid_a_run_leaves_a_file_that_opens_and_is_appended_to(
     np.testing.assert_allclose(trajectory[-1].positions, killed.position[-1], rtol=1e-6, atol=1e-6)
 
     with ServeProcess(*options) as server:
-        done = quick_run(script.format(steps=10), tmp_path)
-        assert done.returncode == 0, done.output
+        for more in ("reset_timestep 4\n", ""):  # it goes on, as from a restart file; another run
+            done = quick_run(script.replace("run {steps}", more + "run 10"), tmp_path)
+            assert done.returncode == 0, done.output
         assert server.end() == 0
     found = contents(path)
     first = found.run.count(1)
     assert first >= len(killed.step)  # a segment may have been closed that no index named yet
-    assert found.step.tolist() == [*range(0, 2 * first, 2), 0, 2, 4, 6, 8, 10]
+    assert found.step.tolist() == [*range(0, 2 * first, 2), *range(4, 15, 2)]
     assert found.run == [1] * first + [2] * 6
     np.testing.assert_array_equal(found.position[:first], dumped[: 2 * first : 2, :, :3])
+    assert contents(tmp_path / "run.2.h5").step.tolist() == [0, 2, 4, 6, 8, 10]
     with h5py.File(path) as file:
         assert not file["particles/all/position/value"].is_virtual
     assert not path.with_name("run.h5.parts").exists()

@@ -20,7 +20,8 @@ from queue import Empty, Queue
 from forcenet_md.errors import DataError, ForceNetError, RequestError
 from forcenet_md.inference.interface import Request
 from forcenet_md.locking import locked
-from forcenet_md.recording.frame import Frame, Precision
+from forcenet_md.recording.continuing import moved_since
+from forcenet_md.recording.frame import Frame, Particles, Precision
 from forcenet_md.recording.layout import Head
 from forcenet_md.recording.segments import Recording
 from forcenet_md.recording.track import Track, particles
@@ -58,8 +59,8 @@ class Stream:
 class Recorder:
     """Records every simulation that is served, each in a file of its own.
 
-    The files are `path` and beside it run.2.h5, run.3.h5 …: a simulation goes into the first that
-    is of its atoms and that no other one is being recorded in; if there is none, into a new one.
+    The files are `path` and beside it run.2.h5, run.3.h5 …: a run goes into the one that it goes on
+    from (recording/continuing.py), and that no other is being recorded in; else into a new one.
     Whatever goes wrong is said once, ends the recording and no run.
 
     every: steps between two frames
@@ -166,14 +167,13 @@ class Recorder:
         return bool(busy)
 
     def _take(self, request: Request, forces: Forces) -> None:
-        key = request.moment.stream
-        stream = self._streams.get(key)
-        if stream is None or not stream.head.particles.same(particles(request)):
-            if stream is not None:
-                self._keep(stream, stream.track.pause())
-                self._write(stream)
-                del self._streams[key]
-            stream = self._streams[key] = self._begin(request)
+        stream = self._streams.get(request.moment.stream)
+        if (
+            stream is None
+            or not stream.head.particles.same(particles(request))
+            or not stream.track.goes_on(request)
+        ):
+            stream = self._begin(request)
         now = time.monotonic()
         stream.pace = now - stream.seen if stream.seen else 0.0
         stream.seen = now
@@ -181,9 +181,33 @@ class Recorder:
         self._keep(stream, stream.track.see(request, forces))
 
     def _begin(self, request: Request) -> Stream:
-        """A simulation, or other atoms in one."""
-        of = particles(request)
+        """A run that begins: that of before may go on with it from an earlier step."""
+        key, of = request.moment.stream, particles(request)
+        before = self._streams.pop(key, None)
+        if before is not None:
+            self._keep(before, before.track.pause())
+            self._write(before)
+        path = self._place(request, of)
+        recording = self._recording(path)
+        if before is not None and recording is before.recording:
+            stream = before
+        else:
+            if path != self._path:
+                self._say(
+                    f"{len(of.numbers)} atoms are recorded in {path}, for they go on from nothing"
+                    f" that {self._path} has"
+                )
+            head = recording.head or Head(of, self._precision)
+            track = Track(self._every, self._precision, recording.end())
+            stream = Stream(recording, track, head)
+        self._streams[key] = stream
+        return stream
+
+    def _place(self, request: Request, of: Particles) -> Path:
+        """Of the files of these atoms that nothing is recorded in now, the one that the run goes on
+        from, or has come from least far; else a new one."""
         taken = [stream.recording for stream in self._streams.values()]
+        found: list[tuple[float, Path]] = []
         for path in self._paths():
             try:
                 recording = self._recording(path)
@@ -191,14 +215,13 @@ class Recorder:
                 continue
             if recording in taken:
                 continue
-            if recording.head is None or recording.head.particles.same(of):
-                break
-        if path != self._path:
-            n_atoms = len(of.numbers)
-            self._say(f"{n_atoms} atoms are recorded in {path}, for {self._path} is of others")
-        head = recording.head or Head(of, self._precision)
-        track = Track(self._every, self._precision, recording.end())
-        return Stream(recording, track, head)
+            if recording.head is None:
+                return min(found)[1] if found else path
+            if recording.head.particles.same(of):
+                moved = moved_since(path, request)
+                if moved is not None:
+                    found.append((moved, path))
+        raise AssertionError  # there is always a new one
 
     def _keep(self, stream: Stream, frames: Iterable[Frame]) -> None:
         for frame in frames:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
 from forcenet_md.inference.interface import Kind, Request
 from forcenet_md.inference.kinetics import velocities_at_step
+from forcenet_md.recording.continuing import same_cell, same_place
 from forcenet_md.recording.frame import (
     FORCE_UNIT,
     Frame,
@@ -26,9 +26,7 @@ from forcenet_md.recording.frame import (
     scalars,
 )
 from forcenet_md.recording.reading import Opened
-from forcenet_md.system import Forces, System
-
-SAME = 2e-4  # Å: rounded positions of the same place differ by less
+from forcenet_md.system import Forces
 
 
 @dataclass(slots=True)
@@ -67,6 +65,19 @@ class Track:
         self._precision = precision
         self._earlier = earlier
         self._last: Answer | None = None
+
+    def goes_on(self, request: Request) -> bool:
+        """Whether this is what comes after the last answer, without a doubt."""
+        last, step = self._last, request.moment.step
+        if last is None:
+            return True
+        if request.session is last.request.session and request.moment.kind is not Kind.SETUP:
+            return step is None or step >= last.step
+        return (
+            step == last.step
+            and same_cell(request.system, last.request.system.cell)
+            and same_place(request.system, last.positions)
+        )
 
     def see(self, request: Request, forces: Forces) -> Iterator[Frame]:
         """The next answer; gives the frame of the one before, if that is to be kept."""
@@ -122,7 +133,6 @@ class Track:
         earlier = self._earlier
         return (
             earlier is not None
-            and answer.kind is Kind.SETUP
             and answer.step == earlier.step
             and same_place(answer.request.system, earlier.positions)
         )
@@ -151,15 +161,3 @@ class Track:
             },
             scalars(answer.forces) | {"run": float(answer.run)},
         )
-
-
-def same_place(system: System, positions: NDArray[np.floating]) -> bool:
-    """Whether its atoms are at these positions [n_atoms, 3] Å or images of them: LAMMPS wraps them
-    when a run begins."""
-    shift = system.positions - positions
-    if system.pbc.any():
-        cell = complete_cell(system.cell)
-        images = np.linalg.solve(cell.T, shift.T).T
-        images[:, system.pbc] -= np.round(images[:, system.pbc])
-        shift = images @ cell
-    return bool((np.abs(shift) < SAME).all())

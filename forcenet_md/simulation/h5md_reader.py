@@ -113,6 +113,8 @@ class _Reader:
             "energy": self._element(observables, energy, ENERGIES),
         }
         time = group["position"].get("time")
+        runs = "observables/run/value"  # of our own recordings
+        self._where = f" ({runs} tells which run each frame is of)" if runs in file else ""
         self.time_factor = 1.0 if time is None else self._factor(time, "time", TIMES)
 
     def __iter__(self) -> Iterator[Snapshot]:
@@ -160,7 +162,7 @@ class _Reader:
         if not last_word.all():
             self.remark(
                 f"{(~last_word).sum()} frames of {self.path} were run again from an earlier step"
-                " and are left out."
+                f" and are left out{self._where}."
             )
         return np.flatnonzero(last_word)
 

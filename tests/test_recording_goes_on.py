@@ -1,0 +1,156 @@
+"""Which file a run goes into: the one that it goes on from, or one of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from recordings import Simulation, contents, triclinic
+
+from forcenet_md.inference.interface import Kind
+from forcenet_md.recording.recorder import Recorder
+from forcenet_md.simulation.h5md_reader import read_h5md
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.h5"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(params=["one server", "a server each"])
+def again(
+    request: pytest.FixtureRequest, path: Path, said: list[str]
+) -> Iterator[Callable[[], Recorder]]:
+    """The recorder of the next run: the same one, or that of a server that was started anew."""
+    made: list[Recorder] = []
+
+    def again() -> Recorder:
+        if request.param == "a server each" and made:
+            made.pop().close()
+        if not made:
+            made.append(Recorder(path, 2, "full", said.append))
+        return made[-1]
+
+    yield again
+    for recorder in made:
+        recorder.close()
+
+
+def run(recorder: Recorder, simulation: Simulation, first: int, last: int) -> None:
+    """By an engine that was started anew."""
+    simulation.session = object()
+    simulation.run(recorder, first, last)
+
+
+def steps(path: Path, number: int = 1) -> list[int]:
+    name = path if number == 1 else path.with_name(f"run.{number}.h5")
+    return contents(name).step.tolist()
+
+
+def scaled(atoms: Atoms, factor: float) -> Atoms:
+    other = atoms.copy()
+    other.set_cell(atoms.cell * factor, scale_atoms=True)
+    return other
+
+
+def test_runs_from_the_beginning_have_a_file_each(path: Path, again, said: list[str]) -> None:
+    """Of the same atoms: with velocities created anew, and then in other cells."""
+    simulations = [Simulation(scaled(triclinic(), f), seed=9) for f in (1.0, 1.0, 0.8)]
+    for simulation in simulations:
+        run(again(), simulation, 0, 6)
+    again().close()
+    for number, simulation in enumerate(simulations, 1):
+        assert steps(path, number) == [0, 2, 4, 6]
+        found = contents(path if number == 1 else path.with_name(f"run.{number}.h5"))
+        np.testing.assert_array_equal(found.position, simulation.positions()[::2])
+        assert found.run == [1] * 4
+    assert len(said) == 2
+    assert "32 atoms are recorded in" in said[0]
+    assert "run.2.h5" in said[0]
+    assert "run.3.h5" in said[1]
+
+
+def test_a_run_from_a_restart_file_goes_on_in_its_own(path: Path, again, said: list[str]) -> None:
+    """Two were begun, one after the other; then the first goes on, from before its end and beyond,
+    and the second, each from a step that was not recorded."""
+    one, two = Simulation(triclinic()), Simulation(triclinic())
+    two.atoms.positions += np.random.default_rng(5).normal(0, 0.5, (32, 3))
+    run(again(), one, 0, 8)
+    run(again(), two, 0, 12)
+    run(again(), one, 5, 9)
+    run(again(), one, 11, 12)
+    run(again(), two, 7, 10)
+    again().close()
+    assert steps(path) == [0, 2, 4, 6, 8, 6, 8, 12]
+    assert contents(path).run[5:7] == [2, 2]
+    assert steps(path, 2) == [0, 2, 4, 6, 8, 10, 12, 8, 10]
+    assert not path.with_name("run.3.h5").exists()
+
+
+def test_another_cell_is_another_simulation(path: Path, again) -> None:
+    """Whatever its steps; what constant pressure does in a few steps is not."""
+    run(again(), Simulation(triclinic()), 0, 6)
+    run(again(), Simulation(scaled(triclinic(), 1.004)), 7, 8)
+    run(again(), Simulation(scaled(triclinic(), 0.9)), 9, 12)
+    again().close()
+    assert steps(path) == [0, 2, 4, 6, 8]
+    assert steps(path, 2) == [10, 12]
+
+
+def test_a_box_that_follows_its_atoms_is_no_other_cell(path: Path, again) -> None:
+    """LAMMPS shrinks it where nothing is periodic."""
+    atoms = molecule("CH3CH2OH", vacuum=2.0)
+    run(again(), Simulation(atoms), 0, 6)
+    atoms.set_cell(1.5 * atoms.cell)
+    run(again(), Simulation(atoms), 5, 8)
+    again().close()
+    assert steps(path) == [0, 2, 4, 6, 6, 8]
+
+
+def test_single_points_of_one_cell_are_one_recording(path: Path, again) -> None:
+    """As `run 0` for many structures, each with a set-up of its own and always step 0."""
+    simulation = Simulation(triclinic())
+    for _ in range(4):
+        simulation.session = object()
+        again().see(*simulation.answer(0, Kind.SETUP))
+    again().close()
+    assert steps(path) == [0] * 4
+    assert contents(path).run == [1, 2, 3, 4]
+
+
+def test_without_steps_every_start_has_a_file(path: Path, again, said: list[str]) -> None:
+    """Nobody knows how many steps lie between two: no gap is taken for a step."""
+    simulation = Simulation(triclinic())
+    for _ in range(2):
+        simulation.session, recorder = object(), again()
+        for _ in range(5):
+            recorder.see(*simulation.answer(None, Kind.UNKNOWN, velocities=False))
+    again().close()
+    assert steps(path) == steps(path, 2) == [0, 2, 4]
+    np.testing.assert_array_equal(contents(path).position, simulation.positions()[0:5:2])
+    found = contents(path.with_name("run.2.h5"))
+    np.testing.assert_array_equal(found.position, simulation.positions()[5::2])
+    assert len(said) == 1
+
+
+def test_who_analyses_repeated_steps_is_told_where_they_are(path: Path, again) -> None:
+    simulation, remarks = Simulation(triclinic()), []
+    run(again(), simulation, 0, 8)
+    run(again(), simulation, 5, 8)
+    again().close()
+    frames = list(read_h5md(path, remarks.append))
+    assert [frame.step for frame in frames] == [0, 2, 4, 6, 8]
+    [remark] = remarks
+    assert "2 frames of" in remark
+    assert "observables/run/value tells which run each frame is of" in remark
+    assert os.listdir(path.parent) == ["run.h5"]
