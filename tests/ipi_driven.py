@@ -95,6 +95,7 @@ class Driven:
         listeners: Sequence[Listener] = (),
         limits: Limits | None = None,
         kind: Kind = Kind.UNKNOWN,
+        step: int | None = None,
     ) -> None:
         self.monitor = RecordingMonitor()
         evaluator = evaluator or AseEvaluator(LJ)
@@ -106,6 +107,7 @@ class Driven:
             sockets,
             ended=(lambda: None) if listeners else self.server.stop,
             kind=kind,
+            step=step,
         )
         self.driver.connect()
         self.thread = threading.Thread(target=self.server.serve)

@@ -80,6 +80,26 @@ def test_what_requests_are_for(motion: str, kind: Kind) -> None:
     assert plan(SOCKET, system(motion)).kind is kind
 
 
+MTS = dynamics("nvt", f"{LANGEVIN}<nmts> [ 1, 4 ] </nmts>")
+
+
+@pytest.mark.parametrize(("parts", "step"), [
+    ([system()], 0),
+    ([system(), "<step> 80 </step>"], 80),
+    ([system(dynamics("nve", "<nmts> [ 1 ] </nmts>")), "<step> 80 </step>"], 80),
+    ([system(motion_of("multi", NVT + motion_of("t_ramp"))), "<step> 7 </step>"], 7),
+    ([system(MTS), "<step> 80 </step>"], None),
+    ([system(RELAXATION)], None),
+    ([system(motion_of("multi", NVT + RELAXATION))], None),
+    ([system(start=START.replace("'1'", "'2'"))], None),
+    ([system(forces=FORCE * 2)], None),
+    ([system(), system()], None),
+])  # fmt: skip
+def test_which_step_the_first_request_is_of(parts: list[str], step: int | None) -> None:
+    """Known where i-PI asks once a step."""
+    assert plan(SOCKET, *parts).step == step
+
+
 def test_defaults_are_those_of_ipi() -> None:
     found = plan("<ffsocket name='f'/>", system())
     assert found.address == "tcp:127.0.0.1:65535"

@@ -103,6 +103,28 @@ def test_a_driver_that_was_too_slow_for_i_pis_timeout_comes_back(port):
         assert mine.ends() == ""
 
 
+@pytest.mark.parametrize("first", [80, None])
+def test_steps_are_i_pis_also_of_what_it_asks_for_twice(first):
+    """It got no answer to its second request, and its next connection asks for that again."""
+    gate, cheap = Gate(), Cheap()
+    atoms = [copper(seed=seed) for seed in (1, 2, 3)]
+    with FakeIpi() as ipi, driven(ipi.address, ATOMS, cheap, step=first) as mine:
+        wire = ipi.accept().begin()
+        wire.ask(atoms[0])
+        cheap._during = gate
+        wire.say(posdata(atoms[1]), GETFORCE)
+        assert gate.reached.wait(PATIENCE)
+        wire.drop()
+        gate.open.set()
+        wire = ipi.accept().begin()
+        for other in atoms[1:]:
+            wire.ask(other)
+        wire.drop()
+        assert mine.ends() == ""
+    steps = [request.moment.step for batch in cheap.batches for request in batch]
+    assert steps == ([None] * 4 if first is None else [80, 81, 81, 82])
+
+
 def test_a_drop_that_was_mended_is_forgotten(monkeypatch):
     """Later i-PI dies without a word, and is waited for."""
     monkeypatch.setattr(driver_module, "FAREWELL", 0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -213,22 +214,36 @@ def test_what_cannot_be_recorded_is_refused_by_name(
 
 @SLOW
 def test_one_bead_of_ipi(tmp_path: Path) -> None:
-    """i-PI counts no steps for us; what it writes every 20th step is every 20th answer."""
+    """Steps are i-PI's own, also where some lie between that were not recorded: each frame is what
+    i-PI wrote at that step."""
     for name in ("argon-nvt.xml", "argon.xyz"):
         shutil.copy(inputs_folder() / "ipi" / name, tmp_path)
-    text = (tmp_path / "argon-nvt.xml").read_text().replace("> 2000 <", "> 60 <")
-    text = text.replace("> argon-nvt <", f"> {own_name()} <")
-    (tmp_path / "argon-nvt.xml").write_text(text)
-    command = ["ipi", "argon-nvt.xml", "-m", "ase:lj,sigma=3.405,epsilon=0.01032,rc=8.5"]
-    record = ["--record", "run.h5", "--record-every", "20"]
-    done = subprocess.run(
-        [*serving.COMMAND, *command, *record], cwd=tmp_path, capture_output=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "argon-nvt.xml").read_text().replace("stride='20'", "stride='10'")
+    (tmp_path / "argon-nvt.xml").write_text(text.replace("> argon-nvt <", f"> {own_name()} <"))
+    model = ["--model", "ase:lj,sigma=3.405,epsilon=0.01032,rc=8.5"]
+    record = ["--record", "run.h5", "--record-every", "10"]
+
+    def run(input: str, steps: int, *options: str) -> None:
+        path = tmp_path / input
+        text = re.sub(r"(<total_steps>)\s*\d+\s*<", rf"\1 {steps} <", path.read_text())
+        path.write_text(text)
+        command = [*serving.COMMAND, "ipi", input, *model, *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    run("argon-nvt.xml", 35, *record)
+    run("RESTART", 52)
+    run("RESTART", 70, *record)
     found = contents(tmp_path / "run.h5")
     [written] = tmp_path.glob("argon-nvt.pos*.extxyz")
-    frames = read(written, ":")
-    assert found.step.tolist() == [0, 20, 40, 60]
-    own = [frame.positions for frame in frames]
-    np.testing.assert_allclose(found.position, own, rtol=3e-8, atol=1e-8)  # i-PI's own Å
+    own = [frame.positions for frame in read(written, ":")]
+    assert len(own) == 8
+    assert found.step.tolist() == [0, 10, 20, 30, 60, 70]
+    assert found.run == [1] * 4 + [2] * 2
+    np.testing.assert_allclose(
+        found.position, np.array(own)[found.step // 10], rtol=3e-8, atol=1e-8
+    )
     assert np.isfinite(found.observables["potential_energy"]).all()
+    run("argon-nvt.xml", 10, *record)  # from the beginning
+    assert contents(tmp_path / "run.2.h5").step.tolist() == [0, 10]
+    assert contents(tmp_path / "run.h5").step.tolist() == found.step.tolist()

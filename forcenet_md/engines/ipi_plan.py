@@ -18,11 +18,13 @@ from forcenet_md.engines.ipi_input import (
     read_input,
 )
 from forcenet_md.engines.ipi_structure import read_structure
+from forcenet_md.engines.ipi_xml import entries
 from forcenet_md.errors import RequestError
 from forcenet_md.inference.interface import Capabilities, Kind
 from forcenet_md.server.ipi import parse_ipi_address
 from forcenet_md.server.template import Template, check_template
 
+RAMPS = ("t_ramp", "p_ramp")  # motions that ask for no forces
 MOST_SOCKETS = 64  # that are opened unasked
 
 
@@ -61,6 +63,18 @@ class Plan:
         if dynamic:
             return Kind.UNKNOWN if self.relaxes else Kind.RUN
         return Kind.MINIMISE
+
+    @property
+    def step(self) -> int | None:
+        """i-PI's count at its first request, where it asks once a step: of one bead, and in
+        dynamics without multiple time stepping. Else None."""
+        users = self.ipi.users(self.forcefield)
+        asking = [m for s in users for m in s.motions if m.get("mode") not in RAMPS]
+        if len(asking) != 1 or self.requests != 1:
+            return None
+        mode = asking[0].get("mode", "")
+        levels = set(entries(asking[0].find(f"{mode}/nmts")))
+        return self.ipi.step if mode in DYNAMICS and levels <= {"1"} else None
 
     def describe(self) -> list[str]:
         """The plan in lines."""

@@ -46,7 +46,7 @@ def supervise(
     clear_address(plan.address)
     options = replace(
         options,
-        ipi=IpiOptions(plan.address, plan.template, plan.sockets, plan.kind),
+        ipi=IpiOptions(plan.address, plan.template, plan.sockets, plan.kind, plan.step),
         limits=replace(
             options.limits, max_atoms=max(options.limits.max_atoms, len(plan.template.numbers))
         ),

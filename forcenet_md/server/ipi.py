@@ -16,6 +16,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forcenet_md.errors import AddressError, ForceNetError, RequestError
 from forcenet_md.inference.interface import Kind
@@ -54,6 +55,7 @@ class IpiDriver:
     """Keeps a number of connections to one i-PI until it says EXIT or a request fails.
 
     kind: what its requests are for, which i-PI does not say
+    step: the step of its first request, where each request is one step further; else None
     ended: called then; failure: why, if it was a fault.
     """
 
@@ -65,6 +67,7 @@ class IpiDriver:
         sockets: int = 1,
         ended: Callable[[], None] = lambda: None,
         kind: Kind = Kind.UNKNOWN,
+        step: int | None = None,
     ) -> None:
         """Raises UnknownElementError and RequestError for a template that cannot be served."""
         check_template(template, server.evaluator.capabilities, server.limits.max_atoms)
@@ -72,6 +75,8 @@ class IpiDriver:
         self.address = address
         self.template = template
         self.kind = kind
+        self._step = step
+        self._positions: NDArray[np.float64] | None = None  # of the last request
         self.gather = Gather(sockets)
         self.failure: IpiError | None = None
         self.largest = Largest()
@@ -173,6 +178,15 @@ class IpiDriver:
         for what in () if self._done else self.largest.describe():
             self.server.monitor.log(f"i-PI {what}")
         self._done = True
+
+    def step_of(self, system: System) -> int | None:
+        """i-PI's count of steps at its next request, where it can be known. It asks again for what
+        it got no answer to."""
+        before, self._positions = self._positions, system.positions
+        anew = before is not None and not np.array_equal(before, system.positions)
+        if self._step is not None and anew:
+            self._step += 1
+        return self._step
 
     def check_cell(self, system: System) -> None:
         """Raises RequestError when i-PI moves the cell of a model without a virial."""

@@ -228,12 +228,13 @@ class IpiConnection:
         self._systems = codec.distinct(codec.read_systems(cells, positions, template))
         for system in self._systems:
             self._driver.check_cell(system)
+        step, kind = self._driver.step_of(self._systems[0]), self._driver.kind
         self._asked = [
             Request(
                 session,
                 system,
                 template.keep_net_force,
-                moment=Moment(stream=self._number * batch + k, kind=self._driver.kind),
+                moment=Moment(stream=self._number * batch + k, step=step, kind=kind),
             )
             for k, (session, system) in enumerate(zip(self._sessions, self._systems, strict=False))
         ]

@@ -50,13 +50,14 @@ FEW = 12  # elements that are named one by one
 class IpiOptions:
     """The i-PI that is served: unix:NAME, unix:/PATH or tcp:HOST:PORT, over so many sockets.
 
-    kind: what it asks for, which it does not say
+    kind: what it asks for, which it does not say; step: see `IpiDriver`
     """
 
     address: str
     template: Template
     sockets: int = 1
     kind: Kind = Kind.UNKNOWN
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,8 @@ def make_driver(options: IpiOptions, server: Server, alone: bool) -> IpiDriver:
     """i-PI's driver; if it is all that is served the server stops with it."""
     ended = server.stop if alone else lambda: None
     address = parse_ipi_address(options.address)
-    return IpiDriver(server, address, options.template, options.sockets, ended, options.kind)
+    template, sockets = options.template, options.sockets
+    return IpiDriver(server, address, template, sockets, ended, options.kind, options.step)
 
 
 def check_reach(addresses: Sequence[Address], secret: bytes | None) -> None:
