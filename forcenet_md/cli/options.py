@@ -109,7 +109,7 @@ Record = Annotated[
     typer.Option(
         metavar="FILE.h5",
         help="Record the run: positions, forces, velocities where the engine says them, energies"
-        " and what the guards saw (H5MD); the same atoms are appended to.",
+        " and what the guards saw (H5MD); a run that goes on is appended.",
         show_default=False,
     ),
 ]
