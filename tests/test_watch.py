@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,8 +28,10 @@ from forcenet_md.inference.load import load_evaluator
 from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.server import runs
 from forcenet_md.server.client import Client
+from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.server.runs import RunAddress, running
-from forcenet_md.server.status import Status
+from forcenet_md.server.status import Status, status_lines
+from forcenet_md.system import Forces
 from forcenet_md.watching.heat import HeatWatch
 
 
@@ -83,6 +86,19 @@ def test_a_status_tells_of_steps_and_of_each_simulation(tmp_path: Path) -> None:
     expected = 63.546 * 12.0 * 1.0364270e-4 / (3.0 * 8.617333e-5)
     assert told["temperature"] == f"Cu {expected:.4g}"
     assert later["temperature"] == f"Cu {expected / 4.0:.4g}"
+
+
+def test_a_net_force_that_means_nothing_is_not_told() -> None:
+    """Of models that were trained without it."""
+    largest = Largest()
+    largest.see(Forces(np.ones((2, 3)), net_force=np.array([0.6, 0.0, 0.0])))
+    for removed, told in ((False, 1), (True, 0)):
+        model = replace(load_evaluator("ase:emt").capabilities, net_force_removed=removed)
+        said = largest.describe(model)
+        assert said == ["had a net force of at most 0.3 eV/Å per atom"] * told
+        lines = status_lines(model, Monitor(), {0: {"force": "1.7", "net": "0.3"}})
+        assert ("simulation", "1 force 1.7") in lines
+        assert lines.count(("simulation", "1 net 0.3")) == told
 
 
 def test_who_only_looks_takes_no_place_of_a_simulation(tmp_path: Path) -> None:

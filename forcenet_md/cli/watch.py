@@ -31,8 +31,8 @@ def watch(
     ] = None,
 ) -> None:
     """Watch a server, or a run of `ipi` or `lammps`: ms per step, and of each simulation the step,
-    the temperature of each element, how much the model heats it, its largest force, closest pair
-    and spread.
+    the temperature of each element, how much the model heats it, its largest force, a committee's
+    spread, and the closest pair where one is nearer than usual.
 
     Ends with what it watches, or by Ctrl-C. The forces are not held up.
     """

@@ -224,8 +224,9 @@ class LammpsLocal:
         self._watch.close()
         self._model.close()
         if self._steps:
+            told = self._largest and not self._model.network.capabilities.net_force_removed
             net = f", a net force of at most {self._largest:.2g} eV/Å per atom"
-            self._monitor.log(f"{self._steps} steps{net if self._largest else ''}")
+            self._monitor.log(f"{self._steps} steps{net if told else ''}")
 
     def _request(
         self, step: LocalStep, settings: Settings, positions: Array, cell: Array

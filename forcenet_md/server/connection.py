@@ -176,7 +176,7 @@ class Connection:
             self.ended = True
             self.requests = ()
             if self._joined:
-                for what in self._largest.describe():
+                for what in self._largest.describe(self._evaluator.capabilities):
                     self._note(what)
                 self._monitor.left(self.name, self._steps, why)
             if self._stream is not None:

@@ -175,7 +175,8 @@ class IpiDriver:
 
     def stop(self) -> None:
         """Make no connection again; those that are open end by themselves."""
-        for what in () if self._done else self.largest.describe():
+        model = self.server.evaluator.capabilities
+        for what in () if self._done else self.largest.describe(model):
             self.server.monitor.log(f"i-PI {what}")
         self._done = True
 

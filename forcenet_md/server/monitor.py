@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from forcenet_md.errors import AddressError, ForceNetError
+from forcenet_md.inference.interface import Capabilities
 from forcenet_md.server.protocol import escape
 from forcenet_md.system import Forces
 
@@ -108,9 +109,10 @@ class Largest:
         self.spread = larger(self.spread, forces)
         self.imbalance = max(self.imbalance, forces.imbalance or 1.0)
 
-    def describe(self) -> list[str]:
+    def describe(self, model: Capabilities) -> list[str]:
+        """Of that model's answers; a net force that training left free means nothing."""
         said = []
-        if self.net_force:
+        if self.net_force and not model.net_force_removed:
             said.append(f"had a net force of at most {self.net_force:.2g} eV/Å per atom")
         if self.spread is not None:
             said.append(f"had a committee's spread of at most {self.spread:.2g} eV/Å on an atom")

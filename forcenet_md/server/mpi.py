@@ -157,7 +157,7 @@ def serve(
             guest = Guest(model, wire, most, monitor, watch)
             monitor.joined("LAMMPS")
             order = guest.serve()
-            for line in guest.largest.describe():
+            for line in guest.largest.describe(network.capabilities):
                 monitor.note("LAMMPS", line)
             monitor.left("LAMMPS", guest.steps, ENDS[order])
             if order is Order.BYE:

@@ -44,8 +44,10 @@ def status_lines(
 ) -> Lines:
     """The payload of STATUS: counts since the start, and what is seen of each simulation.
 
-    figures: by stream (`interface.Moment`); parts that nobody has measured are left out
+    figures: by stream (`interface.Moment`); parts that nobody has measured are left out,
+        and a net force that training left free, which means nothing
     """
+    nothing = {"net"} if model.net_force_removed else set()
     totals = monitor.totals
     lines = [
         ("server", f"forcenet-md {__version__}"),
@@ -58,7 +60,11 @@ def status_lines(
         *(("part", f"{name} {seconds:.6f}") for name, seconds in totals.parts.items() if seconds),
     ]
     for stream, told in sorted(figures.items()):
-        lines += [("simulation", f"{stream + 1} {key} {value}") for key, value in told.items()]
+        lines += [
+            ("simulation", f"{stream + 1} {key} {value}")
+            for key, value in told.items()
+            if key not in nothing
+        ]
     return lines
 
 
