@@ -17,7 +17,7 @@ from forcenet_md.errors import DataError
 from forcenet_md.simulation import analysis
 from forcenet_md.simulation.analysis import Settings, analyse
 from forcenet_md.simulation.analysis_files import write_analysis
-from forcenet_md.simulation.analysis_table import shown, title
+from forcenet_md.simulation.analysis_table import MAX_ROWS, shown, title
 from forcenet_md.simulation.comparison import compare
 from forcenet_md.simulation.coordination import first_minimum
 from forcenet_md.simulation.displacement import (
@@ -587,3 +587,34 @@ def test_what_is_not_the_case_is_not_told() -> None:
         assert there in said
         assert absent not in said
     assert not any("apart" in each for each in Run(analyse(frames), "", [], []).findings.remarks)
+
+
+def loosening(symbols: Sequence[str], seed: int) -> list[Atoms]:
+    """Each atom walks away from its site, slowly enough for shells of neighbours to be seen."""
+    rng = np.random.default_rng(seed)
+    crystal = bulk("Cu", cubic=True, a=3.9) * (3, 3, 5)
+    crystal.symbols = list(rng.permutation(symbols))
+    frames = [crystal]
+    for _ in range(39):
+        frames.append(frames[-1].copy())
+        frames[-1].positions += rng.normal(scale=0.03, size=(len(crystal), 3))
+        frames[-1].set_momenta(rng.normal(size=(len(crystal), 3)))
+    return frames[1:]
+
+
+def test_what_counts_comes_first_and_nothing_twice() -> None:
+    """Of five elements all temperatures and coefficients are in a table of thirty rows; where
+    there is as much of either element, one number of neighbours tells the other."""
+    symbols = ["Ag", "Au", "Cu", "Pd", "Pt"] * 36
+    runs = [judged(loosening(symbols, seed), spacing=0.5) for seed in (0, 1)]
+    rows = list(compare(*runs).figures)
+    assert [row.split(" of ")[0] for row in rows[:11]] == ["temperature"] * 6 + ["diffusion"] * 5
+    assert len(rows) <= MAX_ROWS
+    around = [row.split(" within ")[0] for row in rows if " around " in row]
+    assert len({frozenset(row.split(" around ")) for row in around}) == len(around) == 15
+    more = ["Ag"] * 36 + symbols[36:]
+    fewer = [judged(loosening(more, seed), spacing=0.5) for seed in (0, 1)]
+    rows = list(compare(*fewer).figures)
+    assert any("Cu around Ag" in row for row in rows)
+    assert any("Ag around Cu" in row for row in rows)
+    assert sum("Cu around Au" in row or "Au around Cu" in row for row in rows) == 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from forcenet_md.errors import DataError
-from forcenet_md.simulation.findings import Comparison, Difference, Likeness
+from forcenet_md.simulation.findings import Comparison, Difference, Findings, Likeness
 from forcenet_md.simulation.judging import Run
 from forcenet_md.simulation.observables import PairDistribution, per_density
 from forcenet_md.simulation.statistics import Estimate
@@ -57,22 +57,29 @@ def _figures(
     for name in _both(one.temperature, other.temperature):
         mean = difference(one.temperature[name].mean, other.temperature[name].mean)
         yield f"temperature of {name} (K)", mean
+    coefficients, theirs_of = run.diffusion(window), against.diffusion(window)
+    for name in _both(coefficients, theirs_of):
+        mine_of, reference = coefficients[name].coefficient, theirs_of[name].coefficient
+        if mine_of is not None and reference is not None:
+            yield f"diffusion of {name} (Å²/ps)", difference(mine_of, reference, ratio=True)
     for name in _both(one.energy, other.energy):
         mine, theirs = one.energy[name], other.energy[name]
         yield f"{name} energy per atom (eV)", difference(mine.mean, theirs.mean)
         if mine.drift and theirs.drift:
             yield f"drift of {name} energy (eV/ps)", difference(mine.drift, theirs.drift)
     for pair, found in other.pairs.items():
-        if found.first_minimum is not None and pair in one.pairs:
-            near = run.neighbours(pair, found.first_minimum)
-            for what, number in found.neighbours.items():
-                named = f"{what} within {found.first_minimum:.2f} Å"
-                yield named, difference(near[what], number)
-    coefficients, theirs_of = run.diffusion(window), against.diffusion(window)
-    for name in _both(coefficients, theirs_of):
-        mine_of, reference = coefficients[name].coefficient, theirs_of[name].coefficient
-        if mine_of is not None and reference is not None:
-            yield f"diffusion of {name} (Å²/ps)", difference(mine_of, reference, ratio=True)
+        if found.first_minimum is None or pair not in one.pairs:
+            continue
+        near = run.neighbours(pair, found.first_minimum)
+        numbers = list(found.neighbours.items())
+        # Of as many atoms of either element, A around B are as many as B around A.
+        for what, number in numbers[:1] if _as_many(pair, one, other) else numbers:
+            named = f"{what} within {found.first_minimum:.2f} Å"
+            yield named, difference(near[what], number)
+
+
+def _as_many(pair: str, *runs: Findings) -> bool:
+    return all(len({run.formula[name] for name in pair.split("-")}) == 1 for run in runs)
 
 
 def _both(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
