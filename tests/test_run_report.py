@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -151,3 +152,22 @@ def test_a_thinned_curve_keeps_its_peaks() -> None:
     assert thinned.max() == 50.0
     assert thinned.min() == -50.0
     assert np.array_equal(values[steps.astype(int)], thinned)
+
+
+def test_a_recording_without_times_takes_a_timestep(tmp_path: Path) -> None:
+    """As of ASE and i-PI, which say none; the page advises what it takes."""
+    recorder = Recorder(tmp_path / "run.h5", 1, "full", lambda line: None)
+    simulation = Simulation(triclinic(3))
+    for step in range(40):
+        request, forces = simulation.answer(step)
+        silent = replace(request.moment, timestep=0.0, velocities=None)
+        recorder.see(replace(request, moment=silent), forces)
+    recorder.close()
+    out = tmp_path / "page.html"
+    write(tmp_path / "run.h5", "-o", out)
+    text = out.read_text()
+    assert "give --timestep PS" in text
+    assert "no temperatures and no spectra" in text
+    assert "vx vy vz with the positions" not in text
+    write(tmp_path / "run.h5", "-o", out, "--timestep", 0.002, "--from", 0.02)
+    assert "30 frames, 0.02 to 0.078 ps" in out.read_text()

@@ -38,13 +38,7 @@ def analyse(
         typer.Option("--out", "-o", help="Folder for figures, all numbers as JSON, curves as CSV."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
-    timestep: Annotated[
-        float | None,
-        typer.Option(
-            help="ps of one step, for files that tell no time (LAMMPS dumps, i-PI); of one frame"
-            " where steps are not counted either."
-        ),
-    ] = None,
+    timestep: options.Timestep = None,
     against_timestep: Annotated[
         float | None, typer.Option(help="The same for --against; as --timestep if not given.")
     ] = None,

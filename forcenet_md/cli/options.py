@@ -122,6 +122,13 @@ RecordPrecision = Annotated[
     ),
 ]
 
+Timestep = Annotated[
+    float | None,
+    typer.Option(
+        help="ps of one step, for files that tell no time (LAMMPS dumps, i-PI, records of ASE and"
+        " i-PI); of one frame where steps are not counted either."
+    ),
+]
 Begins = Annotated[float | None, typer.Option("--from", help="ps: what is before is left out.")]
 RMax = Annotated[float, typer.Option(help="Å, of g(r).")]
 Fit = Annotated[

@@ -18,6 +18,7 @@ def report(
         Path | None,
         typer.Option("--out", "-o", help="The page; RUN.html if not given.", show_default=False),
     ] = None,
+    timestep: options.Timestep = None,
     begins: options.Begins = None,
     r_max: options.RMax = 6.0,
     fit: options.Fit = None,
@@ -33,6 +34,7 @@ def report(
 
     from forcenet_md.simulation.analysis import Settings
     from forcenet_md.simulation.run_report import write_report
+    from forcenet_md.simulation.trajectory import Reading
     from forcenet_md.training.stop import on_interrupt
 
     console = Console(stderr=True)
@@ -52,7 +54,7 @@ def report(
                 run,
                 path,
                 Settings(r_max=r_max, reach=reach, fit=options.window(fit)),
-                begins,
+                Reading(timestep=timestep, begins=begins),
                 lambda frames: bar.update(task, completed=frames),
                 lambda: interrupted,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from forcenet_md.simulation.analysis import Analysis
 from forcenet_md.simulation.displacement import EARLIEST, finite_size
 from forcenet_md.simulation.findings import Findings
 from forcenet_md.simulation.statistics import Estimate
+from forcenet_md.simulation.trajectory import HDF5
 from forcenet_md.simulation.vibration import ALL, CM1_PER_THZ
 
 THERMOSTAT = (
@@ -109,16 +111,23 @@ def _on_diffusion(sums: Analysis, found: Findings) -> Iterator[str]:
             )
 
 
+def _advice(found: Findings) -> str:
+    """How a file of this kind gets velocities."""
+    kind = Path(found.sources[0]).suffix if found.sources else ""
+    if kind in HDF5:
+        return "nobody told them to this file, so analyse the engine's own trajectory with them"
+    if kind in (".xyz", ".extxyz", ".traj"):
+        return "write momenta with the positions"
+    return "dump vx vy vz with the positions"
+
+
 def _listed(slopes: Mapping[str, Estimate]) -> str:
     return ", ".join(f"{name} {slope.value:.2f}" for name, slope in slopes.items())
 
 
 def _on_velocities(sums: Analysis, found: Findings) -> Iterator[str]:
     if found.centre_at_rest is None:
-        yield (
-            "There are no velocities: no temperatures and no spectra; dump vx vy vz with the"
-            " positions."
-        )
+        yield f"There are no velocities: no temperatures and no spectra; {_advice(found)}."
         return
     if found.centre_at_rest:
         yield "The centre of mass is at rest: temperatures are without its degrees of freedom."

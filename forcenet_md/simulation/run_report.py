@@ -53,18 +53,18 @@ def write_report(
     source: Path,
     out: Path,
     settings: Settings,
-    begins: float | None = None,
+    reading: Reading | None = None,
     read: Callable[[int], None] = lambda frames: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Write the page of an H5MD file; nothing in it is fetched or run.
 
-    begins: ps; what is before is left out of all but the picture and what guards saw
+    reading: what is before its `begins` is left out of all but the picture and what guards saw
     read: told how many frames are read; stopped: asked whether that is enough
     Raises DataError for a file that is no recording, and where the page cannot be written.
     """
     check_output(out)
-    trajectory = Trajectory([source], Reading(begins=begins))
+    trajectory = Trajectory([source], reading)
     trajectory.elements()  # whatever is no trajectory is told of by its reader
     recording = Recording.read(source)
     run = judge(trajectory, source.name, settings, read, stopped)

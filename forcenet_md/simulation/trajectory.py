@@ -189,7 +189,7 @@ class Trajectory:
             self._remark(
                 f"Between two frames an atom moved by {unwrapped.farthest:.2f} of the cell: frames"
                 " that far apart cannot be unwrapped surely, so displacements and diffusion may be"
-                " wrong; dump xu yu zu or more often."
+                " wrong; write frames more often (a LAMMPS dump may have xu yu zu)."
             )
         if unwrapped.cell_changes:
             self._remark("The cell changes: displacements follow the nearest images in it.")
