@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from recordings import Simulation, contents, triclinic
+from recordings import Simulation, contents, triclinic, until
 
 from forcenet_md.inference.interface import Kind
+from forcenet_md.recording import recorder as recording
 from forcenet_md.recording.recorder import Recorder
 from forcenet_md.simulation.h5md_reader import read_h5md
 
@@ -95,6 +96,29 @@ def test_a_run_from_a_restart_file_goes_on_in_its_own(path: Path, again, said: l
     assert contents(path).run[5:7] == [2, 2]
     assert steps(path, 2) == [0, 2, 4, 6, 8, 10, 12, 8, 10]
     assert not path.with_name("run.3.h5").exists()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_runs_come_back_in_another_order(
+    ended: bool, path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two at a time that have ended the second goes on first, as what is now the first client.
+    Where the one before may yet come back its file is not gone on with: nothing is mixed."""
+    monkeypatch.setattr(recording, "PERIOD", 0.02 if ended else 1e6)
+    one, two = Simulation(triclinic()), Simulation(triclinic(), stream=1, seed=1)
+    two.atoms.positions += np.random.default_rng(5).normal(0, 0.5, (32, 3))
+    recorder = Recorder(path, 2, "full", said.append)
+    for step in range(7):
+        for simulation in (one, two):
+            recorder.see(*simulation.answer(step))
+    if ended:
+        until(lambda: all(stream.silent for stream in recorder._streams.values()))
+    two.stream = 0
+    run(recorder, two, 5, 8)
+    recorder.close()
+    assert steps(path) == [0, 2, 4, 6]
+    assert steps(path, 2) == [0, 2, 4, 6] + [6, 8] * ended
+    assert path.with_name("run.3.h5").exists() != ended
 
 
 def test_another_cell_is_another_simulation(path: Path, again) -> None:

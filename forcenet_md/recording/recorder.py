@@ -200,28 +200,31 @@ class Recorder:
             head = recording.head or Head(of, self._precision)
             track = Track(self._every, self._precision, recording.end())
             stream = Stream(recording, track, head)
+            ended = [k for k, other in self._streams.items() if other.recording is recording]
+            for other in ended:
+                del self._streams[other]
         self._streams[key] = stream
         return stream
 
     def _place(self, request: Request, of: Particles) -> Path:
-        """Of the files of these atoms that nothing is recorded in now, the one that the run goes on
-        from, or has come from least far; else a new one."""
-        taken = [stream.recording for stream in self._streams.values()]
+        """Of the files of these atoms the one that the run goes on from, and has come from least
+        far; a new one if there is none, or another run is being recorded in it."""
+        busy = [stream.recording for stream in self._streams.values() if not stream.silent]
         found: list[tuple[float, Path]] = []
         for path in self._paths():
             try:
                 recording = self._recording(path)
             except DataError:  # another's file
                 continue
-            if recording in taken:
-                continue
             if recording.head is None:
-                return min(found)[1] if found else path
-            if recording.head.particles.same(of):
+                if recording not in busy:
+                    break
+            elif recording.head.particles.same(of):
                 moved = moved_since(path, request)
                 if moved is not None:
                     found.append((moved, path))
-        raise AssertionError  # there is always a new one
+        nearest = min(found, default=(0.0, path))[1]
+        return path if self._recording(nearest) in busy else nearest
 
     def _keep(self, stream: Stream, frames: Iterable[Frame]) -> None:
         for frame in frames:
