@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
+from forcenet_md.figures import save_figure
+from forcenet_md.simulation import run_plots
 from forcenet_md.simulation.analysis import Settings, analyse
 from forcenet_md.simulation.comparison import compare
 from forcenet_md.simulation.judging import Run
@@ -126,3 +130,17 @@ def test_what_has_no_coefficient_is_not_compared() -> None:
     assert any("Cu" in said and "solid" in said for said in found.missing)
     found = compare(liquid, run_of(free(250, seed=5)))
     assert found.figures["diffusion of Cu (Å²/ps)"].ratio is not None
+
+
+def test_the_legend_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> None:
+        drawn.append(figure)
+        save_figure(figure, path)
+
+    monkeypatch.setattr(run_plots, "save_figure", save)
+    run_plots.plot_displacements(tmp_path / "d.png", {"run": run_of(free(250))}, "run")
+    (axes,) = drawn[0].axes
+    (legend,) = [each for each in (axes.get_legend(), *drawn[0].legends) if each is not None]
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())

@@ -80,7 +80,7 @@ def plot_displacements(path: Path, runs: Mapping[str, Run], title: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel="lag (ps)")
     axes.set_ylabel("mean square displacement (Å²)")
     _slope_guides(axes)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     axes.set_title(title, fontsize=10)
     save_figure(figure, path)
 
