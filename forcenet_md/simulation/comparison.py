@@ -147,6 +147,6 @@ def _missing(run: Run, against: Run, window: tuple[float, float] | None) -> Iter
     for names, whose in groupby(sorted(lack, key=lambda name: lack[name]), lambda n: lack[n]):
         elements = ", ".join(whose)
         yield (
-            f"diffusion of {elements}: not compared, because {' and '.join(names)} has no"
-            " coefficient at these lags."
+            f"diffusion of {elements}: not compared, because {' and '.join(names)}"
+            f" {'has' if len(names) == 1 else 'have'} no coefficient at these lags."
         )
