@@ -64,7 +64,7 @@ def plot_heat(path: Path, runs: Mapping[str, Run], title: str) -> None:
 
 def plot_displacements(path: Path, runs: Mapping[str, Run], title: str) -> None:
     """Mean square displacements over lags, both logarithmic, with the fitted lines."""
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.2 if len(runs) == 1 else 8.6, 4.6), layout="constrained")
     axes = figure.subplots()
     window = None
     for (name, run), line in zip(runs.items(), LINES, strict=False):
