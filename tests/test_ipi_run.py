@@ -122,7 +122,7 @@ def test_a_run_to_its_end(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert not Path("EXIT").exists()
     [line] = re.findall(r"heat: .*", said)
     found = re.fullmatch(
-        r"heat: mean of the last (\d) of 6 lines of sim.out: temperatures in K all (\S+)", line
+        r"heat: mean of the last (\d) of 6 lines of sim.out: temperatures in K all (\S+) ± \?", line
     )
     assert found, line
     assert float(found[2]) == pytest.approx(table[-int(found[1]) :, 2].mean(), rel=0.005)
