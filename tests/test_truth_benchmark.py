@@ -107,6 +107,15 @@ def conducted(name: str, folder: Path) -> tuple[dict[str, Any], str]:
     return found, text
 
 
+@pytest.mark.parametrize("ps", ["2", "0", "-1"])
+def test_runs_no_longer_than_what_is_left_out_are_refused(
+    ps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert truth.main(["lips-600", "--out", str(tmp_path / "out"), "--ps", ps]) == 1
+    assert f"--ps {ps}: the first 2 ps of each run are left out" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "settings.json").exists()  # nothing was begun
+
+
 def test_what_is_expected_of_a_perfect_model() -> None:
     """Of means over normal noise, 500 bins of them."""
     rng = np.random.default_rng(3)

@@ -32,6 +32,7 @@ from benchmarks.truth.heat import KELVIN, heat
 from benchmarks.truth.page import MODEL, PICTURES, write_page
 from benchmarks.truth.studies import STUDIES, Study
 from forcenet_md.artifact.export import read_card
+from forcenet_md.errors import DataError
 from forcenet_md.inference.load import model_path
 from forcenet_md.simulation.analysis import Settings
 from forcenet_md.simulation.analysis_files import write_analysis
@@ -52,7 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _told(given: argparse.Namespace) -> str | None:
     study = STUDIES[given.study]
-    result = conduct(given.study, study, given.out, given.ps or study.ps, given.results)
+    ps = study.ps if given.ps is None else given.ps
+    if ps <= study.settle:
+        raise DataError(
+            f"--ps {ps:g}: the first {study.settle:g} ps of each run are left out of all averages; "
+            "give more"
+        )
+    result = conduct(given.study, study, given.out, ps, given.results)
     write_text(given.results / f"truth-{given.study}.json", json.dumps(result, indent=1) + "\n")
     write_page(given.results, given.page)
     return result["stopped"]
