@@ -72,6 +72,12 @@ class System:
     def n_atoms(self) -> int:
         return len(self.numbers)
 
+    def has_cell(self, cell: NDArray[np.float64], within: float) -> bool:
+        """Whether its periodic lattice vectors are those of a cell [3, 3] Å, but for so much of
+        the longest."""
+        own, other = self.cell[self.pbc], cell[self.pbc]
+        return bool((np.abs(own - other) <= within * np.abs(other).max(initial=0.0)).all())
+
 
 @lru_cache(maxsize=64)  # most runs keep their cell, and a step may take a tenth of a millisecond
 def _spans(data: bytes) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
+from forcenet_md.graph.frame import Frame
 from forcenet_md.inference.interface import Request
 from forcenet_md.recording.layout import EDGES
 from forcenet_md.system import System
@@ -41,8 +41,7 @@ def moved_since(path: Path, request: Request) -> float | None:
 def same_cell(system: System, cell: NDArray[np.float64]) -> bool:
     """Whether the cell [3, 3] Å may have become its own in a few steps. LAMMPS shrinks a box to its
     atoms where it is not periodic."""
-    own, other = system.cell[system.pbc], cell[system.pbc]
-    return bool((np.abs(own - other) <= CELL * np.abs(other).max(initial=0.0)).all())
+    return system.has_cell(cell, CELL)
 
 
 def same_place(system: System, positions: NDArray[np.floating]) -> bool:
@@ -53,10 +52,5 @@ def same_place(system: System, positions: NDArray[np.floating]) -> bool:
 
 def shifts(system: System, positions: NDArray[np.floating]) -> NDArray[np.float64]:
     """[n_atoms, 3] Å from these positions, or their nearest images, to the system's."""
-    shift = system.positions - positions
-    if system.pbc.any():
-        cell = complete_cell(system.cell)
-        images = np.linalg.solve(cell.T, shift.T).T
-        images[:, system.pbc] -= np.round(images[:, system.pbc])
-        shift = images @ cell
-    return np.asarray(shift, dtype=np.float64)
+    before = np.asarray(positions, dtype=np.float64)
+    return Frame.of(system).nearest_images(system.positions, before) - before

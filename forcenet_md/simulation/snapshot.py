@@ -70,7 +70,10 @@ class Unwrapper:
             return self._last
         if not self._frame.fits(system):
             self._frame = Frame.of(system)
-            self.cell_changes = self.cell_changes or not _same_cell(system, self._first)
+            self.cell_changes = self.cell_changes or not (
+                np.array_equal(system.pbc, self._first.pbc)
+                and system.has_cell(self._first.cell, SAME_CELL)
+            )
         moved = system.positions - self._read
         known = snapshot.unwrapped and self._known and not self.cell_changes
         self._known = snapshot.unwrapped
@@ -81,12 +84,3 @@ class Unwrapper:
         self._last = self._last + moved
         self._read = system.positions
         return self._last
-
-
-def _same_cell(system: System, first: System) -> bool:
-    """But for rounding, where it is periodic."""
-    if not np.array_equal(system.pbc, first.pbc):
-        return False
-    other = first.cell[first.pbc]
-    largest = np.abs(other).max(initial=0.0)
-    return bool((np.abs(system.cell[first.pbc] - other) <= SAME_CELL * largest).all())
