@@ -128,7 +128,7 @@ def test_what_is_expected_of_a_perfect_model() -> None:
     assert truth.noise_scale(1.0, 1.0, 4) == pytest.approx((1.25 / (4 / 3)) ** 0.5)
 
 
-def estimate(value: float, error: float = 0.1) -> dict[str, float]:
+def estimate(value: float, error: float | None = 0.1) -> dict[str, float | None]:
     return {"value": value, "error": error}
 
 
@@ -149,7 +149,10 @@ def outcome(deviation: float, model: dict[str, Any]) -> dict[str, Any]:
         "diffusion": {"model": model}
         | {of: diffusing(value) for of, value in teachers.items()},
         "pairs": {"Cu-Cu": {"model": deviation, "noise": [0.01, 0.03], "expected": 0.02}},
-        "heat": {"model": {"ev": estimate(0.001), "kelvin": estimate(3.0)}},
+        "heat": {
+            "model": {"ev": estimate(0.001), "kelvin": estimate(3.0)},
+            "teacher 0": {"ev": estimate(0.0, None), "kelvin": estimate(0.0, None)},
+        },
         "hours": {"model": 1.0}, "hardware": "a processor",
     }  # fmt: skip
 
@@ -174,6 +177,7 @@ def test_the_page_says_whether_goals_are_met(
     assert "No diffusion within the time of the teacher's runs: Ag." in text
     assert "| Ag |" not in text.split("diffusion, Å²/ps")[1]
     assert "1.0000 ± 100.0000 meV" in text
+    assert "of the teacher's runs 0.0000 ± ? meV (0.00 ± ? K)." in text
 
 
 def test_the_page_of_a_model_that_does_not_diffuse(tmp_path: Path) -> None:

@@ -182,5 +182,5 @@ def _read(estimate: Result) -> Estimate:
 
 
 def _number(estimate: Estimate, digits: int) -> str:
-    error = f" ± {estimate.error:.{digits}f}" if estimate.error is not None else ""
-    return f"{estimate.value:.{digits}f}{error}"
+    error = "?" if estimate.error is None else f"{estimate.error:.{digits}f}"
+    return f"{estimate.value:.{digits}f} ± {error}"
