@@ -19,8 +19,9 @@ from labelled_files import label, labelled, write_dump, write_outcar, write_vasp
 
 from forcenet_md.data import reading
 from forcenet_md.data.frames import forces_of, read_frames
-from forcenet_md.data.reading import Options, find_sources, read_source
+from forcenet_md.data.reading import find_sources, read_source
 from forcenet_md.data.report import findings
+from forcenet_md.data.source import Options
 from forcenet_md.data.store import Store, compile_store
 from forcenet_md.data.unit_checks import Units
 from forcenet_md.errors import DataError

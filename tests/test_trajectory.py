@@ -15,7 +15,8 @@ from ase.io import write
 from recordings import Simulation, triclinic
 from runs_on_disk import EVERY, PS, walk, write_dump, write_h5md
 
-from forcenet_md.data.reading import read_source, snapshots
+from forcenet_md.data.lammps_files import snapshots
+from forcenet_md.data.reading import read_source
 from forcenet_md.errors import DataError, UnitsError
 from forcenet_md.recording.frame import Precision
 from forcenet_md.recording.recorder import Recorder

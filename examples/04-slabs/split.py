@@ -18,7 +18,8 @@ from ase import Atoms
 from forcenet_md.data.compiling import frames_of
 from forcenet_md.data.frames import write_frames
 from forcenet_md.data.labelled import FIXED, fixed_atoms
-from forcenet_md.data.reading import ANY_SIZE, find_sources
+from forcenet_md.data.reading import find_sources
+from forcenet_md.data.source import ANY_SIZE
 from forcenet_md.errors import ForceNetError
 
 MIDDLE, END = (0.2, 0.3), 0.85

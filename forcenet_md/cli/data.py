@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from forcenet_md.data.compiling import Progress
     from forcenet_md.data.manifest import Manifest
-    from forcenet_md.data.reading import Options
+    from forcenet_md.data.source import Options
     from forcenet_md.data.unit_checks import Units
 
 data = typer.Typer(
@@ -215,7 +215,7 @@ def split(
 
 
 def _options(elements: str | None, max_atoms: int) -> Options:
-    from forcenet_md.data.reading import Options
+    from forcenet_md.data.source import Options
 
     return Options(tuple(_list(elements)), max_atoms)
 

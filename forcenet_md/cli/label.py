@@ -32,7 +32,8 @@ def label(
     structures: Annotated[
         Path,
         typer.Argument(
-            help="Structures in any format of `data compile`: a file, a folder, a store.",
+            help="Structures in any format of `data compile`, or a data file of LAMMPS: a file,"
+            " a folder, a store.",
             show_default=False,
         ),
     ],
@@ -74,7 +75,8 @@ def label(
     with said_if_stopped(before="the first label"):
         from forcenet_md.data.compiling import frames_of
         from forcenet_md.data.label_run import LabelRun, beside
-        from forcenet_md.data.reading import Options, find_sources
+        from forcenet_md.data.reading import find_sources
+        from forcenet_md.data.source import Options
         from forcenet_md.errors import DataError
 
         if out is None and structures.is_dir():

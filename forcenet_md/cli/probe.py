@@ -151,7 +151,8 @@ def _structures(
     import sys
 
     from forcenet_md.data.compiling import frames_of
-    from forcenet_md.data.reading import Options, find_sources
+    from forcenet_md.data.reading import find_sources
+    from forcenet_md.data.source import Options
     from forcenet_md.engines.prepared import timestep
     from forcenet_md.errors import DataError
     from forcenet_md.evaluation.cases import evenly

@@ -27,7 +27,8 @@ def relax(
     structures: Annotated[
         list[Path],
         typer.Argument(
-            help="Structures in any format of `data compile`: files, folders, stores.",
+            help="Structures in any format of `data compile`, or data files of LAMMPS: files,"
+            " folders, stores.",
             show_default=False,
         ),
     ],

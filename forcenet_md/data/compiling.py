@@ -13,7 +13,8 @@ from ase import Atoms
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.hdf5 import FORMAT, VERSION, Store, is_store
 from forcenet_md.data.manifest import Manifest, Source
-from forcenet_md.data.reading import Options, find_sources, read_source
+from forcenet_md.data.reading import find_sources, read_source
+from forcenet_md.data.source import Options
 from forcenet_md.data.unit_checks import UnitCheck, Units, check_mixture
 from forcenet_md.data.writer import StoreWriter
 from forcenet_md.errors import DataError

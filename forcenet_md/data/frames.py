@@ -13,7 +13,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 from numpy.typing import NDArray
 
-from forcenet_md.data.reading import ANY_SIZE, read_source
+from forcenet_md.data.reading import read_source
+from forcenet_md.data.source import ANY_SIZE
 from forcenet_md.errors import DataError, StructureError
 from forcenet_md.graph.neighbours import build_edges, has_no_edges
 from forcenet_md.system import System

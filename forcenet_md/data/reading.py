@@ -6,60 +6,35 @@ never in memory whole, and a fault is told with the number of its frame.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import itertools
 import logging
 import lzma
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import ase.io
 from ase import Atoms
 from ase.db import connect
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype
-from ase.io.lammpsrun import read_lammps_dump_text
 
 from forcenet_md.data.deepmd import is_deepmd, read_deepmd
+from forcenet_md.data.lammps_files import is_data, read_data, read_dump
+from forcenet_md.data.source import COMPRESSED, CUT, CutShort, Options, check_size, open_text
 from forcenet_md.data.vasp import BY_VASP, with_convergence
 from forcenet_md.errors import DataError
 
 log = logging.getLogger(__name__)
 
-COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 XYZ = (".xyz", ".extxyz")
 DUMP = (".lammpstrj", ".dump")
 DATABASE = (".db", ".json")
 BY_ASE = (".traj",)
 VASP = ("OUTCAR", "vasprun.xml")
-UNIT_STYLES = ("metal", "real", "si", "cgs", "electron", "micro", "nano")  # of LAMMPS
-CUT = "the file ends within it: it is cut short; leave it out, as `data compile --skip-bad` does."
-HEADINGS = ("ITEM: UNITS", "ITEM: TIME\n", "ITEM: TIMESTEP")  # of a dump's frame, in this order
 PAGE = 500  # rows of a database read at a time
-
-
-@dataclass(frozen=True)
-class Options:
-    """elements: of the atom types, in order, for files that have types alone (LAMMPS dumps,
-    DeePMD folders without a type map); max_atoms: a frame with more is refused; units_told: the
-    caller converts units, and a file that states its own is refused."""
-
-    elements: tuple[str, ...] = ()
-    max_atoms: int = 100_000
-    units_told: bool = False
-
-
-ANY_SIZE = Options(max_atoms=sys.maxsize)
-
-
-class CutShort(DataError):
-    """A frame within which a file ends, as that of a run which goes on or was killed."""
 
 
 def find_sources(path: Path) -> list[Path]:
@@ -148,14 +123,10 @@ def _reader(path: Path) -> Callable[[Path, Options], Iterator[Atoms]]:
     if suffix in XYZ:
         return _read_xyz
     if suffix in DUMP or _starts(path, "ITEM:"):
-        return _read_dump
+        return read_dump
+    if is_data(path):
+        return read_data
     return _read_database if suffix in DATABASE else _read_by_ase
-
-
-def open_text(path: Path) -> TextIO:
-    """A text file, compressed or not. Raises OSError."""
-    # Windows' editors begin a file with a mark, which utf-8-sig leaves out.
-    return COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", errors="replace")
 
 
 def _starts(path: Path, word: str) -> bool:
@@ -175,7 +146,7 @@ def _read_xyz(path: Path, options: Options) -> Iterator[Atoms]:
                     raise DataError("there is an empty line where a number of atoms should be.")
                 return
             n = int(line)
-            _check_size(n, options.max_atoms)
+            check_size(n, options.max_atoms)
             text = [line, *itertools.islice(file, n + 1)]
             if len(text) < n + 2 or (not text[-1].endswith("\n") and _cut(text)):
                 raise CutShort(CUT)
@@ -223,82 +194,6 @@ def _oc20_lines(path: Path) -> Iterator[dict[str, Any]]:
     raise DataError(f"{path} has no line for it: take the pair of files as it was published.")
 
 
-def _read_dump(path: Path, options: Options) -> Iterator[Atoms]:
-    style = "metal"
-    with open_text(path) as file:
-        for text in snapshots(file):
-            if text[0].startswith("ITEM: UNITS"):  # LAMMPS writes them once, for the whole file
-                style = _stated_units(text[1:2], options)
-            head = _columns(text, options.max_atoms)
-            if "element" not in head and not options.elements:
-                raise DataError(
-                    "it has types of atoms but no column 'element': name the elements of the types"
-                    " in their order with --elements, as Ag,Au,Cu, or dump that column."
-                )
-            order = None if "element" in head else list(options.elements)
-            _check_types(head, text, order)
-            atoms = read_lammps_dump_text(
-                io.StringIO("".join(text)), index=0, specorder=order, units=style
-            )
-            yield atoms
-
-
-def _stated_units(text: list[str], options: Options) -> str:
-    style = "".join(text).strip()
-    if style not in UNIT_STYLES:
-        raise DataError(
-            f"it is in LAMMPS's 'units {style}', which has no eV and Å: dump a run in one of"
-            f" {', '.join(UNIT_STYLES)}."
-        )
-    if options.units_told:
-        raise DataError(
-            f"it says itself that it is in LAMMPS's 'units {style}', and is converted from them:"
-            " leave --units-length and --units-force away."
-        )
-    return style
-
-
-def _columns(text: list[str], max_atoms: int) -> list[str]:
-    """Of a snapshot that is whole: ASE reads what is left of one that is cut between two atoms."""
-    items = {line.split()[1]: k for k, line in enumerate(text) if line.startswith("ITEM: ")}
-    if "NUMBER" in items and items["NUMBER"] + 1 < len(text):
-        n, atoms = int(text[items["NUMBER"] + 1]), items.get("ATOMS", len(text))
-        _check_size(n, max_atoms)
-        if len(text) == atoms + 1 + n and text[-1].endswith("\n"):
-            return text[atoms].split()[2:]
-    raise CutShort(CUT)
-
-
-def _check_types(head: Sequence[str], text: list[str], order: list[str] | None) -> None:
-    if order is None:
-        return
-    first = next(k for k, line in enumerate(text) if line.startswith("ITEM: ATOMS")) + 1
-    largest = max(int(line.split()[list(head).index("type")]) for line in text[first:])
-    if largest > len(order):
-        raise DataError(f"it has an atom of type {largest}, but --elements names {len(order)}.")
-
-
-def snapshots(file: TextIO) -> Iterator[list[str]]:
-    """The lines of each frame of a LAMMPS dump; any may be cut short."""
-    lines: list[str] = []
-    last = 0
-    for line in file:
-        before, item, after = line.partition("ITEM:")
-        if item:
-            if before:  # one that was killed amid a line, and another that went on in the file
-                lines.append(before)
-                line = item + after
-            found = (k for k, start in enumerate(HEADINGS) if line.startswith(start))
-            heading = next(found, len(HEADINGS))
-            if lines and heading <= last and heading < len(HEADINGS):
-                yield lines
-                lines = []
-            last = heading
-        lines.append(line)
-    if lines:
-        yield lines
-
-
 def _read_database(path: Path, options: Options) -> Iterator[Atoms]:
     if not path.is_file():
         raise DataError("there is no such file.")
@@ -307,7 +202,7 @@ def _read_database(path: Path, options: Options) -> Iterator[Atoms]:
         while True:  # by pages: a query of all rows has them all in memory
             rows = list(database.select(f"id>{last}", sort="id", limit=PAGE))
             for row in rows:
-                _check_size(row.natoms, options.max_atoms)
+                check_size(row.natoms, options.max_atoms)
                 atoms = row.toatoms()
                 atoms.info.update(row.key_value_pairs)
                 yield atoms
@@ -321,16 +216,8 @@ def _read_by_ase(path: Path, options: Options) -> Iterator[Atoms]:
     if (kind := filetype(str(path))) in BY_VASP:
         frames = with_convergence(frames, kind, partial(open_text, path))
     for atoms in frames:
-        _check_size(len(atoms), options.max_atoms)
+        check_size(len(atoms), options.max_atoms)
         yield atoms
-
-
-def _check_size(n: int, limit: int) -> None:
-    if n > limit:
-        raise DataError(
-            f"it has {n} atoms, more than the limit of {limit}: leave it out, or raise"
-            " --max-atoms (training takes several kB of memory for each edge of a frame)."
-        )
 
 
 def _short(error: Exception) -> str:

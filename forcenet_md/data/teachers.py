@@ -31,7 +31,7 @@ from forcenet_md.calculators.register import (
 from forcenet_md.data.eam import metals, write_setfl
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.lammps_box import LammpsBox
-from forcenet_md.data.reading import UNIT_STYLES
+from forcenet_md.data.lammps_files import UNIT_STYLES
 from forcenet_md.errors import DataError, ForceNetError
 
 ZHOU = "zhou2004"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from forcenet_md.data.compiling import frames_of
 from forcenet_md.data.frames import forces_of
 from forcenet_md.data.labelled import fixed_atoms
-from forcenet_md.data.reading import Options, find_sources
+from forcenet_md.data.reading import find_sources
+from forcenet_md.data.source import Options
 from forcenet_md.errors import DataError
 
 FRAME = "frame"  # column of OC20's frames: where one is in its relaxation

@@ -14,7 +14,8 @@ from ase.constraints import FixAtoms, FixCartesian
 from forcenet_md.data.compiling import frames_of, sha256
 from forcenet_md.data.frames import check_output
 from forcenet_md.data.label_run import beside
-from forcenet_md.data.reading import Options, find_sources
+from forcenet_md.data.reading import find_sources
+from forcenet_md.data.source import Options
 from forcenet_md.errors import DataError
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.relaxation.batch import Batch

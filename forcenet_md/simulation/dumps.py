@@ -10,7 +10,8 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
-from forcenet_md.data.reading import CUT, CutShort, open_text, snapshots
+from forcenet_md.data.lammps_files import snapshots
+from forcenet_md.data.source import CUT, CutShort, open_text
 from forcenet_md.errors import DataError
 from forcenet_md.simulation.snapshot import Array, Snapshot
 from forcenet_md.units import UnitStyle, unit_style

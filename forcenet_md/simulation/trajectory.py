@@ -13,7 +13,8 @@ from ase import units as u
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import atomic_numbers, chemical_symbols
 
-from forcenet_md.data.reading import ANY_SIZE, DUMP, CutShort, open_text, read_source
+from forcenet_md.data.reading import DUMP, read_source
+from forcenet_md.data.source import ANY_SIZE, CutShort, open_text
 from forcenet_md.errors import DataError
 from forcenet_md.simulation.dumps import read_dump, states_units
 from forcenet_md.simulation.h5md_reader import read_h5md
