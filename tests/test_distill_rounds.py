@@ -165,6 +165,7 @@ def test_the_model_with_whole_paths_and_the_smallest_error_on_them_is_handed_out
     assert page.count("<td>6 of 6, 1.0 ps</td>") == 3
 
 
+@pytest.mark.slow
 @needed
 def test_a_browser_shows_the_report(four_rounds: tuple[Work, Result], tmp_path: Path) -> None:
     assert_whole(four_rounds[1].report, tmp_path, 4, "m.pt is of round 2")

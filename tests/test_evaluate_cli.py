@@ -122,6 +122,7 @@ def test_the_report_is_one_page_with_pictures_that_show_something(reported: Path
     assert json.loads((reported / "evaluation.json").read_text())["data"]["n_frames"] == 5
 
 
+@pytest.mark.slow
 @needed
 def test_a_browser_shows_the_report(reported: Path, tmp_path: Path) -> None:
     assert_whole(reported / "report.html", tmp_path, len(PICTURES), "Worst frames")
@@ -263,6 +264,7 @@ def test_one_turn_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "two turns or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_committee_is_judged_by_its_mean_and_its_spread(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ class Disturbing(AseEvaluator):
 # Faults ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_i_pi_is_killed_and_goes_on_from_its_checkpoint(tmp_path, name):
     """The driver waits meanwhile, and is told EXIT at the end."""
     atoms = copper()

@@ -121,6 +121,7 @@ def test_lammps_that_does_not_start(tmp_path: Path) -> None:
     assert done.sentence == "LAMMPS did not start: it says why above."
 
 
+@pytest.mark.slow
 def test_an_error_of_one_rank_alone_ends_the_other(tmp_path: Path) -> None:
     done = run(ARGON + 'print "x" file /no/such/folder\n', tmp_path, 2, ["-log", "none"])
     assert done.returncode == 1
@@ -163,7 +164,7 @@ def test_arguments_that_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("ranks", "number"),
     [
-        (1, signal.SIGINT),
+        pytest.param(1, signal.SIGINT, marks=SLOW),
         pytest.param(1, signal.SIGTERM, marks=SLOW),
         (2, signal.SIGTERM),
         pytest.param(2, signal.SIGINT, marks=SLOW),

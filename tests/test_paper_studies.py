@@ -148,6 +148,7 @@ def test_more_comparisons_ask_for_more() -> None:
     assert change(smaller, ones, n_comparisons=20).verdict == "not resolved"
 
 
+@pytest.mark.slow
 def test_the_studies_of_the_paper(tmp_path: Path) -> None:
     studies = load_studies()
     assert {name: len(study.variants) for name, study in studies.items()} == {

@@ -84,6 +84,7 @@ def test_a_field_that_turns_heats_at_the_analytic_rate(energy: bool) -> None:
         assert found.drift is None
 
 
+@pytest.mark.slow
 def test_a_watched_run_under_a_thermostat_tells_the_same_rate() -> None:
     """And by it, times the time constant, the run is too warm."""
     field, structure = springs(TURN, energy=True)

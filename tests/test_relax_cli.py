@@ -120,7 +120,8 @@ def test_files_and_folders_of_any_format(folder: Path) -> None:
     assert names == [f"crystal {k}" for k in (0, 1, 2, *range(6))]
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", pytest.param("fire", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
 def test_a_killed_run_goes_on(
     folder: Path, optimizer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

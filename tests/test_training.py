@@ -220,8 +220,15 @@ EVERYTHING = (
 
 @pytest.mark.parametrize(
     "options",
-    [(), EVERYTHING, ("training.optimizer=muon", "training.weight_decay=0.01")],
-    ids=["plain", "everything", "muon"],
+    [
+        pytest.param((), marks=pytest.mark.slow, id="plain"),
+        pytest.param(EVERYTHING, id="everything"),
+        pytest.param(
+            ("training.optimizer=muon", "training.weight_decay=0.01"),
+            marks=pytest.mark.slow,
+            id="muon",
+        ),
+    ],
 )
 def test_a_resumed_run_has_identical_weights(
     labelled: Path, tmp_path: Path, options: tuple[str, ...]
@@ -291,6 +298,7 @@ def test_a_run_goes_on_with_the_settings_that_make_it(labelled: Path, tmp_path: 
     assert again.config != before
 
 
+@pytest.mark.slow
 def test_frames_of_another_run_are_refused_though_they_are_as_many(
     labelled: Path, tmp_path: Path
 ) -> None:
@@ -638,9 +646,8 @@ def test_devices_that_are_not_there_are_said(
         trainer_of(tmp_path, labelled, override)
 
 
-@pytest.mark.parametrize(
-    "precision", ["bf16-mixed", pytest.param("32-true", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_the_loss_falls_in_each_precision(labelled: Path, tmp_path: Path, precision: str) -> None:
     trainer = trainer_of(
         tmp_path, labelled, f"training.precision={precision}", "training.steps=60",
