@@ -18,7 +18,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dic
     frames = [read_lammps_dump(path)[-1] for path in made.files]
     path = model_path(study.model).absolute()
     card = read_card(path)
+    window = shortest_window(judged.values())
     return {
         "study": name,
         "title": study.title,
@@ -95,7 +96,8 @@ def conduct(name: str, study: Study, out: Path, ps: float, results: Path) -> dic
         "stopped": made.stopped,
         "formula": model.findings.formula,
         "temperatures": {of: _temperatures(each) for of, each in judged.items()},
-        "diffusion": {of: _diffusion(each) for of, each in judged.items()},
+        "diffusion_window": window,
+        "diffusion": {of: _diffusion(each, window) for of, each in judged.items()},
         "pairs": pairs(model, [first, *more], scale),
         "heat": {of: heat_of(each, study) for of, each in runs.items()},
         "path": path_errors(
@@ -146,8 +148,15 @@ def _temperatures(run: Run) -> dict[str, Any]:
     return {of: each.mean.model_dump() for of, each in run.findings.temperature.items()}
 
 
-def _diffusion(run: Run) -> dict[str, Any]:
-    return {of: each.model_dump(mode="json") for of, each in run.findings.diffusion.items()}
+def shortest_window(runs: Iterable[Run]) -> tuple[float, float] | None:
+    """ps: the lags at which all runs are fitted, for coefficients at other lags are others."""
+    windows = [run.window for run in runs]
+    known = [window for window in windows if window is not None]
+    return min(known, key=lambda window: window[1]) if len(known) == len(windows) else None
+
+
+def _diffusion(run: Run, window: tuple[float, float] | None) -> dict[str, Any]:
+    return {of: each.model_dump(mode="json") for of, each in run.diffusion(window).items()}
 
 
 def heat_of(made: Made, study: Study) -> dict[str, Any] | None:
