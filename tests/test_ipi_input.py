@@ -100,6 +100,22 @@ def test_which_step_the_first_request_is_of(parts: list[str], step: int | None) 
     assert plan(SOCKET, *parts).step == step
 
 
+TWO_FS = "<timestep units='femtosecond'> 2 </timestep>"
+EVERY_STEP = dynamics("nvt", LANGEVIN + TWO_FS)
+
+
+@pytest.mark.parametrize(("motion", "femtoseconds"), [
+    (EVERY_STEP, 2.0),
+    (EVERY_STEP.replace("femtosecond", "picosecond"), 2000.0),
+    (EVERY_STEP.replace("units='femtosecond'", ""), 2.0 * 0.0241888432),  # as in a RESTART
+    (EVERY_STEP.replace("femtosecond", "fortnight"), 0.0),  # i-PI will say so
+    (dynamics("nvt", f"{LANGEVIN}{TWO_FS}<nmts> [ 1, 4 ] </nmts>"), 0.0),
+    (RELAXATION, 0.0),
+])  # fmt: skip
+def test_how_long_a_step_is(motion: str, femtoseconds: float) -> None:
+    assert plan(SOCKET, system(motion)).timestep == pytest.approx(1e-3 * femtoseconds, rel=1e-6)
+
+
 def test_defaults_are_those_of_ipi() -> None:
     found = plan("<ffsocket name='f'/>", system())
     assert found.address == "tcp:127.0.0.1:65535"

@@ -240,6 +240,7 @@ def test_one_bead_of_ipi(tmp_path: Path) -> None:
     assert len(own) == 8
     assert found.step.tolist() == [0, 10, 20, 30, 60, 70]
     assert found.run == [1] * 4 + [2] * 2
+    np.testing.assert_allclose(found.time, 0.005 * found.step, rtol=1e-6)
     np.testing.assert_allclose(
         found.position, np.array(own)[found.step // 10], rtol=3e-8, atol=1e-8
     )

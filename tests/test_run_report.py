@@ -156,7 +156,7 @@ def test_a_thinned_curve_keeps_its_peaks() -> None:
 
 @pytest.mark.slow
 def test_a_recording_without_times_takes_a_timestep(tmp_path: Path) -> None:
-    """As of ASE and i-PI, which say none; the page advises what it takes."""
+    """As of ASE, which says none; the page advises what it takes."""
     recorder = Recorder(tmp_path / "run.h5", 1, "full", lambda line: None)
     simulation = Simulation(triclinic(3))
     for step in range(40):

@@ -125,8 +125,8 @@ RecordPrecision = Annotated[
 Timestep = Annotated[
     float | None,
     typer.Option(
-        help="ps of one step, for files that tell no time (LAMMPS dumps, i-PI, records of ASE and"
-        " i-PI); of one frame where steps are not counted either."
+        help="ps of one step, for files that tell no time (LAMMPS dumps, i-PI, records of ASE"
+        " and of `serve --ipi`); of one frame where steps are not counted either."
     ),
 ]
 Begins = Annotated[float | None, typer.Option("--from", help="ps: what is before is left out.")]

@@ -18,7 +18,7 @@ from forcenet_md.engines.ipi_input import (
     read_input,
 )
 from forcenet_md.engines.ipi_structure import read_structure
-from forcenet_md.engines.ipi_xml import entries
+from forcenet_md.engines.ipi_xml import entries, femtoseconds
 from forcenet_md.errors import RequestError
 from forcenet_md.inference.interface import Capabilities, Kind
 from forcenet_md.server.ipi import parse_ipi_address
@@ -68,13 +68,25 @@ class Plan:
     def step(self) -> int | None:
         """i-PI's count at its first request, where it asks once a step: of one bead, and in
         dynamics without multiple time stepping. Else None."""
+        return None if self._dynamics is None else self.ipi.step
+
+    @property
+    def timestep(self) -> float:
+        """ps, where i-PI asks once a step; else 0."""
+        if self._dynamics is None:
+            return 0.0
+        return 1e-3 * (femtoseconds(self._dynamics.find("timestep"), self.ipi.path) or 0.0)
+
+    @property
+    def _dynamics(self) -> ET.Element | None:
+        """What asks once a step."""
         users = self.ipi.users(self.forcefield)
         asking = [m for s in users for m in s.motions if m.get("mode") not in RAMPS]
-        if len(asking) != 1 or self.requests != 1:
+        if len(asking) != 1 or self.requests != 1 or asking[0].get("mode") not in DYNAMICS:
             return None
-        mode = asking[0].get("mode", "")
-        levels = set(entries(asking[0].find(f"{mode}/nmts")))
-        return self.ipi.step if mode in DYNAMICS and levels <= {"1"} else None
+        dynamics = asking[0].find(asking[0].get("mode", ""))
+        several = dynamics is None or set(entries(dynamics.find("nmts"))) - {"1"}
+        return None if several else dynamics
 
     def describe(self) -> list[str]:
         """The plan in lines."""

@@ -46,7 +46,9 @@ def supervise(
     clear_address(plan.address)
     options = replace(
         options,
-        ipi=IpiOptions(plan.address, plan.template, plan.sockets, plan.kind, plan.step),
+        ipi=IpiOptions(
+            plan.address, plan.template, plan.sockets, plan.kind, plan.step, plan.timestep
+        ),
         limits=replace(
             options.limits, max_atoms=max(options.limits.max_atoms, len(plan.template.numbers))
         ),

@@ -56,6 +56,7 @@ class IpiDriver:
 
     kind: what its requests are for, which i-PI does not say
     step: the step of its first request, where each request is one step further; else None
+    timestep: ps of such a step, 0 where it is not known
     ended: called then; failure: why, if it was a fault.
     """
 
@@ -68,6 +69,7 @@ class IpiDriver:
         ended: Callable[[], None] = lambda: None,
         kind: Kind = Kind.UNKNOWN,
         step: int | None = None,
+        timestep: float = 0.0,
     ) -> None:
         """Raises UnknownElementError and RequestError for a template that cannot be served."""
         check_template(template, server.evaluator.capabilities, server.limits.max_atoms)
@@ -75,6 +77,7 @@ class IpiDriver:
         self.address = address
         self.template = template
         self.kind = kind
+        self.timestep = timestep
         self._step = step
         self._positions: NDArray[np.float64] | None = None  # of the last request
         self.gather = Gather(sockets)

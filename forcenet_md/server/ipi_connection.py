@@ -228,13 +228,14 @@ class IpiConnection:
         self._systems = codec.distinct(codec.read_systems(cells, positions, template))
         for system in self._systems:
             self._driver.check_cell(system)
-        step, kind = self._driver.step_of(self._systems[0]), self._driver.kind
+        driver = self._driver
+        step = driver.step_of(self._systems[0])
         self._asked = [
             Request(
                 session,
                 system,
                 template.keep_net_force,
-                moment=Moment(stream=self._number * batch + k, step=step, kind=kind),
+                moment=Moment(self._number * batch + k, step, driver.kind, driver.timestep),
             )
             for k, (session, system) in enumerate(zip(self._sessions, self._systems, strict=False))
         ]

@@ -50,7 +50,7 @@ FEW = 12  # elements that are named one by one
 class IpiOptions:
     """The i-PI that is served: unix:NAME, unix:/PATH or tcp:HOST:PORT, over so many sockets.
 
-    kind: what it asks for, which it does not say; step: see `IpiDriver`
+    kind: what it asks for, which it does not say; step, timestep: see `IpiDriver`
     """
 
     address: str
@@ -58,6 +58,7 @@ class IpiOptions:
     sockets: int = 1
     kind: Kind = Kind.UNKNOWN
     step: int | None = None
+    timestep: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,9 @@ def make_driver(options: IpiOptions, server: Server, alone: bool) -> IpiDriver:
     ended = server.stop if alone else lambda: None
     address = parse_ipi_address(options.address)
     template, sockets = options.template, options.sockets
-    return IpiDriver(server, address, template, sockets, ended, options.kind, options.step)
+    return IpiDriver(
+        server, address, template, sockets, ended, options.kind, options.step, options.timestep
+    )
 
 
 def check_reach(addresses: Sequence[Address], secret: bytes | None) -> None:
