@@ -7,11 +7,16 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from in_process_runs import run as run_in_process
 from in_process_runs import succeed
 from lammps_runs import quick_run
+from models import write_model
 from mpi_launches import launch, server
 from serving import ServeProcess
+
+from forcenet_md import ForceNetCalculator
+from forcenet_md.cli.main import build_app
 
 pytestmark = pytest.mark.usefixtures("plugin")
 SLOW = pytest.mark.slow
@@ -65,6 +70,34 @@ def test_in_process(ranks: int, small_model: Path, tmp_path: Path) -> None:
     assert SENTENCE in done.sentence
     assert "guard: step 0: the force on atom " in done.errors
     kept_frames_are_lammps_own(tmp_path)
+
+
+@SLOW
+def test_a_committee_that_falls_apart_stops_lammps_and_is_labelled(
+    small_model: Path, tmp_path: Path
+) -> None:
+    """By ASE's spread of the frame that is kept, which a teacher then takes."""
+    second = tmp_path / "second.pt"
+    write_model(second, seed=2)
+    committee = ["--committee", str(second), "--guard", "force=off", "-log", "none"]
+    stops = ["--guard", "spread=1e-9,1e-8", "--guard-frames", "kept.extxyz"]
+    text = CRYSTAL.format(address="unix:/nowhere/s", more="run 5")
+    done = run_in_process(text, tmp_path, 1, [*stops, *committee], str(small_model))
+    assert done.returncode == 1
+    frame = ase.io.read(tmp_path / "kept.extxyz", index=-1)
+    frame.calc = ForceNetCalculator(str(small_model), committee=[str(second)])
+    frame.get_forces()
+    spread = frame.calc.results["force_spread"]
+    atom = f"atom {spread.argmax() + 1} ({frame.symbols[spread.argmax()]})"
+    assert f"the committee is {spread.max():.3g} eV/Å apart on {atom}: the run" in done.sentence
+    label = ["label", str(tmp_path / "kept.extxyz"), "--teacher", "emt", "--no-screen"]
+    build_app()([*label, "--out", str(tmp_path / "labelled.extxyz")], standalone_mode=False)
+    labelled = ase.io.read(tmp_path / "labelled.extxyz", index=":")
+    assert len(labelled) == 2
+    for atoms in labelled:
+        forces = atoms.get_forces()
+        atoms.calc = EMT()
+        np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
 
 
 @SLOW
