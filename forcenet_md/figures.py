@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from forcenet_md.errors import DataError
 
@@ -21,3 +23,11 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         raise DataError(
             f"{path} cannot be written ({error.strerror}): make room or give another path."
         ) from None
+
+
+def tick_few_powers(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis from low to high, also where the powers of ten are few."""
+    if high < 100.0 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,10 @@ def test_what_has_no_coefficient_is_not_compared() -> None:
     assert found.figures["diffusion of Cu (Å²/ps)"].ratio is not None
 
 
-def test_the_legend_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_the_figure_lies_over_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The legend over the curves, or one tick's label over the next where an axis is short."""
     drawn: list[Figure] = []
 
     def save(figure: Figure, path: Path) -> None:
@@ -140,7 +144,13 @@ def test_the_legend_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         save_figure(figure, path)
 
     monkeypatch.setattr(run_plots, "save_figure", save)
-    run_plots.plot_displacements(tmp_path / "d.png", {"run": run_of(free(250))}, "run")
-    (axes,) = drawn[0].axes
-    (legend,) = [each for each in (axes.get_legend(), *drawn[0].legends) if each is not None]
-    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+    for n in (250, 40):
+        run_plots.plot_displacements(tmp_path / "d.png", {"run": run_of(free(n))}, "run")
+        (axes,) = drawn[-1].axes
+        (legend,) = [each for each in (axes.get_legend(), *drawn[-1].legends) if each is not None]
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+        labels = axes.get_xticklabels(which="both")
+        boxes = [each.get_window_extent() for each in labels if each.get_text()]
+        boxes.sort(key=lambda box: box.x0)
+        assert len(boxes) > 1
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))

@@ -12,17 +12,15 @@ from ase.data import chemical_symbols
 from ase.visualize.plot import plot_atoms_raw
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from forcenet_md.evaluation.errors import THRESHOLD
 from forcenet_md.evaluation.totals import Picture
-from forcenet_md.figures import save_figure
+from forcenet_md.figures import save_figure, tick_few_powers
 
 Array = NDArray[np.float64]
 
@@ -69,21 +67,13 @@ def plot_histograms(path: Path, errors: Array, numbers: NDArray[np.int64]) -> No
         axes.stairs(heights / len(mine), edges, label=label, color=colors(k), lw=1.2)
     axes.axvline(THRESHOLD, color="black", lw=0.8, ls="--", label=f"{THRESHOLD} eV/Å")
     axes.set(xscale="log", xlim=(low, high), ylim=(0.0, None))
-    _tick(axes.xaxis, low, high)
+    tick_few_powers(axes.xaxis, low, high)
     axes.set_xlabel("length of the error of an atom (eV/Å)")
     axes.set_ylabel("fraction of the element's atoms")
     if len(shown) < len(found):
         axes.set_title(f"the {len(shown)} most frequent of {len(found)} elements", fontsize=9)
     figure.legend(fontsize=7, frameon=False, loc="outside right upper")
     save_figure(figure, path)
-
-
-def _tick(axis: Axis, low: float, high: float) -> None:
-    """A logarithmic axis, also where the powers of ten are few."""
-    if high < 100.0 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
 
 
 def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str) -> None:
@@ -111,8 +101,8 @@ def plot_against(path: Path, errors: Array, lengths: Array, what: str, sign: str
         ends = np.array([lengths.min(), lengths.max()])
         axes.plot(ends, ends, color="black", lw=0.6, ls="--", label=f"error = {sign}")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
-        _tick(axes.xaxis, lengths.min(), lengths.max())
-        _tick(axes.yaxis, errors.min(), errors.max())
+        tick_few_powers(axes.xaxis, lengths.min(), lengths.max())
+        tick_few_powers(axes.yaxis, errors.min(), errors.max())
     axes.set_xlabel(f"{what} (eV/Å)")
     axes.set_ylabel("length of the error (eV/Å)")
     save_figure(figure, path)

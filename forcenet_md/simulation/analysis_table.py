@@ -27,7 +27,7 @@ def shown(estimate: Estimate | None) -> str:
     if error is None:
         return f"{value:.4g} ± ?"
     if error == 0.0:
-        return f"{value:.6g} ± 0"
+        return f"{value:.4g} ± 0"
     largest = max(abs(value), error)
     places = 1 - floor(log10(error))
     if largest >= 1e5 or largest < 1e-3:

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from forcenet_md.figures import save_figure
+from forcenet_md.figures import save_figure, tick_few_powers
 from forcenet_md.simulation.findings import Findings
 from forcenet_md.simulation.judging import Run
 from forcenet_md.simulation.observables import PairDistribution
@@ -80,6 +80,8 @@ def plot_displacements(path: Path, runs: Mapping[str, Run], title: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel="lag (ps)")
     axes.set_ylabel("mean square displacement (Å²)")
     _slope_guides(axes)
+    tick_few_powers(axes.xaxis, *axes.get_xlim())
+    tick_few_powers(axes.yaxis, *axes.get_ylim())
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     axes.set_title(title, fontsize=10)
     save_figure(figure, path)
