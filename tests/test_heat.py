@@ -465,6 +465,10 @@ def test_figures_are_of_one_simulation() -> None:
         shown(watch, np.full((2, 3), 1.0), Moment(client=2, step=step, kind=kind))
     heat = watch._streams[0].heat
     assert heat.temperatures["Cu"][0] == pytest.approx(63.5 / PER_MASS / units.kB)
+    watch.left(1)  # another's
+    assert len(said) == 2
+    watch.left(0)
+    assert watch.figures(0)  # still there to be looked at
     watch.close()
     assert [re.search("of ([0-9]+) steps", line)[1] for line in said] == ["6", "2", "4"]
     assert [line.startswith("heat: of the run before, ") for line in said] == [True, True, False]

@@ -92,6 +92,9 @@ class IpiTemperatures:
             self._told = now
             self._tell()
 
+    def left(self, stream: int) -> None:
+        """Nothing is to be said of it then."""
+
     def figures(self, stream: int) -> dict[str, str]:
         """The last ones."""
         if stream or not len(self._now):

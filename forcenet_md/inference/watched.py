@@ -27,6 +27,9 @@ class Watcher(Protocol):
     def figures(self, stream: int) -> dict[str, str]:
         """What is to be told of a simulation that goes on, for `forcenet-md watch`."""
 
+    def left(self, stream: int) -> None:
+        """Whose simulation it was has gone."""
+
     def close(self) -> None:
         """Nothing more comes."""
 
@@ -82,6 +85,11 @@ class WatchedEvaluator:
                 told |= watcher.figures(stream)
             found[stream] = told
         return found
+
+    def left(self, stream: int) -> None:
+        """Its client has gone."""
+        for watcher in self._watchers:
+            watcher.left(stream)
 
     def new_session(self) -> Session:
         return self._evaluator.new_session()

@@ -106,6 +106,9 @@ class Recorder:
         if not self._failed:
             self._queue.put((request, forces))
 
+    def left(self, stream: int) -> None:
+        """Nothing is to be said of it then."""
+
     def figures(self, stream: int) -> dict[str, str]:
         """The recording itself can be looked at."""
         return {}

@@ -16,6 +16,7 @@ from math import inf
 from forcenet_md import __version__
 from forcenet_md.errors import ForceNetError, ProtocolError
 from forcenet_md.inference.interface import Request, Session
+from forcenet_md.inference.watched import WatchedEvaluator
 from forcenet_md.server import auth
 from forcenet_md.server.incoming import Incoming, Message
 from forcenet_md.server.lammps import Settings, Step, read_hello, read_step, welcome, write_forces
@@ -181,6 +182,8 @@ class Connection:
                 self._monitor.left(self.name, self._steps, why)
             if self._stream is not None:
                 self._shared.streams.discard(self._stream[0])
+                if isinstance(self._evaluator, WatchedEvaluator):
+                    self._evaluator.left(self._stream[0])
 
     # Reading -----------------------------------------------------------------------------------
 

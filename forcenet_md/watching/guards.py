@@ -142,6 +142,9 @@ class Guards:
         kept = self._keep_frame(moment, frame, {"guard": NOT_FINITE})
         return NotFiniteError(f"{str(fault).removesuffix('.')}{kept}.") if kept else fault
 
+    def left(self, stream: int) -> None:
+        """Nothing is to be said of it then."""
+
     def figures(self, stream: int) -> dict[str, str]:
         """The last of each, and how often it has warned."""
         course = self._courses.get(stream, Course())

@@ -121,6 +121,7 @@ class Stream:
     seen: the moment of the last answer, whatever that was for
     last: moment and forces of what is judged when the next answer has come, for its velocities are
         known only then
+    ended: it was told as a whole
     """
 
     numbers: NDArray[np.int64]
@@ -128,6 +129,7 @@ class Stream:
     seen: Moment
     heat: Heat = field(init=False)
     last: tuple[Moment, Array] | None = None
+    ended: bool = False
 
     def __post_init__(self) -> None:
         self.heat = Heat(self.numbers)
@@ -165,6 +167,7 @@ class HeatWatch:
         stream = self._streams.get(key)
         if stream is not None and not stream.goes_on(moment, numbers):
             self._end(key, "of the run before, ")
+            del self._streams[key]
             stream = None
         if stream is not None:
             stream.judge(moment)
@@ -178,19 +181,26 @@ class HeatWatch:
             self._tell(key)
             stream.told = now
 
+    def left(self, stream: int) -> None:
+        """Tells the last means; `figures` has them still."""
+        if stream in self._streams:
+            self._end(stream)
+
     def figures(self, stream: int) -> dict[str, str]:
         """See `Heat.told`."""
         return self._streams[stream].heat.told() if stream in self._streams else {}
 
     def close(self) -> None:
         """Tells the last means."""
-        for key in list(self._streams):
+        for key in self._streams:
             self._end(key)
 
     def _end(self, key: int, which: str = "") -> None:
-        self._streams[key].judge()
-        self._tell(key, which)
-        del self._streams[key]
+        stream = self._streams[key]
+        if not stream.ended:
+            stream.judge()
+            self._tell(key, which)
+            stream.ended = True
 
     def _tell(self, key: int, which: str = "") -> None:
         heat = self._streams[key].heat
