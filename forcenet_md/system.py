@@ -112,6 +112,7 @@ class Forces:
     energy: eV, or None
     stress: [3, 3] eV/Å³ with ASE's sign (−virial / volume), or None
     net_force, torque: [3] eV/Å and [3] eV that the network gave; taken out, see inference/rigid.py
+    torque_force: eV/Å, the root mean square over atoms of the forces that went with the torque
     contact: the closest pair, where one is near
     force_spread: [n_atoms] eV/Å, how far the members of a committee are apart
     frame_spread: eV/Å, the most that a force differs between rotated frames
@@ -123,6 +124,7 @@ class Forces:
     stress: NDArray[np.float64] | None = None
     net_force: NDArray[np.float64] | None = None
     torque: NDArray[np.float64] | None = None
+    torque_force: float | None = None
     contact: Contact | None = None
     force_spread: NDArray[np.float64] | None = None
     frame_spread: float | None = None
@@ -140,6 +142,8 @@ class Forces:
         found = {"largest_force": largest_force(self.forces)[1]}
         if self.net_force is not None:
             found["net_force"] = self.net_force_per_atom
+        if self.torque_force is not None:
+            found["torque_force"] = self.torque_force
         if self.contact is not None:
             found["contact_distance"] = self.contact.distance
             found["contact_ratio"] = self.contact.ratio

@@ -22,8 +22,9 @@ from forcenet_md.inference.committee import CommitteeEvaluator
 from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
 from forcenet_md.inference.load import load_evaluator
+from forcenet_md.server.status import ROWS
 from forcenet_md.system import Contact, Forces, System
-from forcenet_md.watching.guard_limits import Limits
+from forcenet_md.watching.guard_limits import NAMES, Limits
 from forcenet_md.watching.guards import KEEP_EVERY, MOST_KEPT, GuardOptions, Guards
 from forcenet_md.watching.watching import Watching
 
@@ -132,6 +133,10 @@ WORDS = {
         forces(net_force=np.array([0.0, 1.2, 0.0])),
         "a net force of 0.3 eV/Å per atom was taken out",
     ),
+    "torque": (
+        forces(torque_force=0.3),
+        "a torque with forces of 0.3 eV/Å per atom was taken out",
+    ),
 }
 FATAL = {
     "force": forces(600.0),
@@ -152,6 +157,7 @@ def test_a_first_limit_warns_and_keeps_the_frame(name: str, tmp_path: Path) -> N
     np.testing.assert_allclose(kept.positions, ask().system.positions, atol=1e-7)
     np.testing.assert_array_equal(kept.numbers, [29, 47, 29, 29])
     assert (kept.info["guard"], kept.info["step"]) == (name, 7)
+    assert watcher.figures(0)[name] == f"{kept.info['seen']:.4g}"
     assert kept.calc is None
 
 
@@ -227,9 +233,16 @@ def test_the_models_training_is_the_measure(tmp_path: Path) -> None:
 
 
 def test_a_net_force_that_training_left_free_means_nothing() -> None:
+    """But a torque, which no training takes out."""
     watcher, said = guards(model=replace(MODEL, net_force_removed=True))
     watcher.see(ask(), WORDS["net"][0])
     assert said == []
+    watcher.see(ask(), WORDS["torque"][0])
+    assert said == [f"guard: step 7: {WORDS['torque'][1]}"]
+
+
+def test_all_that_guards_look_at_is_shown() -> None:
+    assert set(NAMES) == WORDS.keys() <= ROWS.keys()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase.io
@@ -11,6 +12,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
@@ -56,9 +58,42 @@ def test_dynamics_is_stopped_at_a_limit_that_is_given() -> None:
     seen: list[float] = []
     dynamics = VelocityVerlet(atoms, 2 * units.fs)
     dynamics.attach(lambda: seen.append(largest(atoms)))
-    with pytest.raises(EvaluationError, match=r"the run has left what the model knows; start"):
+    with pytest.raises(
+        EvaluationError, match=r"model knows; start.* with guard=\[\"force=off\"\]; of a relaxation"
+    ):
         dynamics.run(200)
     assert max(seen) < 2.0 < largest(atoms)
+
+
+def test_a_molecule_that_the_model_turns(
+    small_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The random model's torque is taken out and warned of, and stops the run past its limit."""
+    molecule = Atoms("CuPtAuAg", [[0, 0, 0], [2.6, 0, 0], [0, 2.4, 0], [0.5, 0.8, 2.5]])
+    kept = tmp_path / "kept.extxyz"
+    others = ["force=off", "distance=off", "net=off"]
+
+    def forces(*guard: str, held: Sequence[int] = ()) -> np.ndarray:
+        atoms = molecule.copy()
+        atoms.set_constraint(FixAtoms(held) if held else None)
+        atoms.calc = ForceNetCalculator(
+            str(small_model), guard=[*guard, *others], guard_frames=kept, dtype="float64"
+        )
+        found = atoms.get_forces(apply_constraint=False)
+        assert (atoms.calc.torque is None) == bool(held)
+        return found
+
+    raw = forces("torque=0,never", held=[0])  # the torque of held atoms is real
+    assert caplog.records == []
+    taken = raw - raw.mean(axis=0) - forces("torque=0,never")
+    size = np.sqrt(np.square(taken).sum(axis=1).mean())
+    [said] = caplog.messages
+    words = f"a torque with forces of {size:.3g} eV/Å per atom was taken out"
+    assert said == f"guard: step 1: {words} (the frame is kept in {kept})"
+    frame = ase.io.read(kept)
+    assert (frame.info["guard"], frame.info["seen"]) == ("torque", pytest.approx(size, rel=1e-6))
+    with pytest.raises(EvaluationError, match=rf"^{words}: the run has left .*--guard torque=off"):
+        forces(f"torque={size / 3},{size / 2}")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from serving import ServeProcess
 
 from forcenet_md import ForceNetCalculator
 from forcenet_md.cli.main import build_app
+from forcenet_md.inference.evaluator import ModelEvaluator
+from forcenet_md.inference.interface import Request
+from forcenet_md.system import Forces, System
 
 pytestmark = pytest.mark.usefixtures("plugin")
 SLOW = pytest.mark.slow
@@ -42,6 +45,8 @@ dump d all custom 1 dump.txt id type x y z
 dump_modify d sort id format float %.10g
 {more}
 """
+BALL = "region ball sphere 1.5 1.5 1.5 1.3\ncreate_atoms 1 region ball"
+NO_OTHERS = ["--guard", "force=off", "--guard", "distance=off", "--guard", "net=off"]
 STOPS = ["--guard", "force=1e-9,1e-8", "--guard-frames", "kept.extxyz"]
 SENTENCE = " eV/Å: the run has left what the model knows (the frame is kept in "
 
@@ -98,6 +103,34 @@ def test_a_committee_that_falls_apart_stops_lammps_and_is_labelled(
         forces = atoms.get_forces()
         atoms.calc = EMT()
         np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
+
+
+@SLOW
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_torque_of_a_molecule(ranks: int, small_model: Path, tmp_path: Path) -> None:
+    """Warned of at set-up, and stopped at the next step; the log has that of what was
+    answered."""
+    text = CRYSTAL.format(address="unix:/nowhere/s", more="run 5")
+    text = text.replace("units metal", "units metal\nboundary f f f")
+    text = text.replace("0 3 0 3 0 3", "-1 4 -1 4 -1 4").replace("create_atoms 1 box", BALL)
+    options = ["--guard", "torque=1e-9,1e-8", "--guard-frames", "kept.extxyz", *NO_OTHERS]
+    options += ["--log-file", "log", "--dtype", "float64", "-log", "none"]
+    done = run_in_process(text, tmp_path, ranks, options, str(small_model))
+    assert done.returncode == 1
+    evaluator = ModelEvaluator(small_model, dtype="float64")
+    sizes = []
+    for atoms in ase.io.read(tmp_path / "kept.extxyz", index=":"):
+        assert not atoms.pbc.any()
+        request = Request(evaluator.new_session(), System.from_ase(atoms))
+        (answer,) = evaluator.evaluate([request])
+        assert isinstance(answer, Forces)
+        sizes.append(answer.torque_force)
+        assert atoms.info["seen"] == pytest.approx(answer.torque_force, rel=1e-4)
+    of_setup, of_step = sizes
+    assert f"a torque with forces of {of_step:.3g} eV/Å per atom was taken out" in done.sentence
+    assert f"guard: step 0: a torque with forces of {of_setup:.3g} " in done.errors
+    log = (tmp_path / "log").read_text()
+    assert f" had a torque with forces of at most {of_setup:.2g} eV/Å per atom\n" in log
 
 
 @SLOW

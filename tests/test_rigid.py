@@ -7,11 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from models import ALLOY
+from models import ALLOY, write_model
 
+from forcenet_md.graph.frame import Frame
+from forcenet_md.graph.ghosts import surroundings
+from forcenet_md.graph.neighbours import SLACK
+from forcenet_md.inference.committee import CommitteeEvaluator
 from forcenet_md.inference.evaluator import ModelEvaluator
+from forcenet_md.inference.graph_evaluator import GraphEvaluator
 from forcenet_md.inference.interface import Request
+from forcenet_md.inference.local import LocalModel
+from forcenet_md.inference.ranks import Sharing
+from forcenet_md.mpi import One
+from forcenet_md.server.monitor import Largest
 from forcenet_md.system import Forces, System
+from forcenet_md.watching.guards import figures_of_ranks
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,7 @@ def cluster(n: int = 9, pbc: bool | tuple[bool, bool, bool] = False) -> Atoms:
     return Atoms(rng.choice(ALLOY, n), positions, cell=[30.0, 30.0, 30.0], pbc=pbc)
 
 
-def answer(evaluator: ModelEvaluator, atoms: Atoms, keep: bool = False) -> Forces:
+def answer(evaluator: GraphEvaluator, atoms: Atoms, keep: bool = False) -> Forces:
     request = Request(evaluator.new_session(), System.from_ase(atoms), keep_net_force=keep)
     (found,) = evaluator.evaluate([request])
     assert isinstance(found, Forces), found
@@ -34,6 +44,14 @@ def answer(evaluator: ModelEvaluator, atoms: Atoms, keep: bool = False) -> Force
 
 def torque(atoms: Atoms, forces: np.ndarray) -> np.ndarray:
     return np.cross(atoms.positions - atoms.positions.mean(axis=0), forces).sum(axis=0)
+
+
+def turning(atoms: Atoms, forces: np.ndarray) -> float:
+    """Root mean square of the rotation that is nearest to forces, by least squares."""
+    arms = atoms.positions - atoms.positions.mean(axis=0)
+    turns = np.stack([np.cross(axis, arms).ravel() for axis in np.eye(3)], axis=1)
+    alpha, *_ = np.linalg.lstsq(turns, forces.ravel(), rcond=None)
+    return float(np.linalg.norm(turns @ alpha) / np.sqrt(len(atoms)))
 
 
 @pytest.mark.parametrize("n", [3, 9, 40])
@@ -48,6 +66,41 @@ def test_an_isolated_molecule_is_not_turned(evaluator: ModelEvaluator, n: int) -
     np.testing.assert_allclose(served.torque, torque(atoms, raw.forces), rtol=1e-9)
     np.testing.assert_allclose(served.net_force, raw.forces.sum(axis=0), rtol=1e-9)
     assert raw.torque is None
+    assert raw.torque_force is None
+    assert served.torque_force == pytest.approx(turning(atoms, raw.forces), rel=1e-9)
+    assert served.seen()["torque_force"] == served.torque_force
+    largest = Largest()
+    largest.see(served)
+    told = f"had a torque with forces of at most {served.torque_force:.2g} eV/Å per atom"
+    assert told in largest.describe(evaluator.capabilities)
+
+
+def test_a_committee_tells_the_torque_of_its_mean(small_model: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "b.pt", seed=1)
+    atoms = cluster()
+    committee = CommitteeEvaluator([small_model, tmp_path / "b.pt"], dtype="float64")
+    raw, served = answer(committee, atoms, keep=True), answer(committee, atoms)
+    np.testing.assert_allclose(served.torque, torque(atoms, raw.forces), rtol=1e-9)
+    assert served.torque_force == pytest.approx(turning(atoms, raw.forces), rel=1e-9)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_ranks_that_have_atoms_apart_tell_the_same(
+    evaluator: ModelEvaluator, isolated: bool
+) -> None:
+    system = System.from_ase(cluster(pbc=not isolated))
+    frame, reach = Frame.of(system), evaluator.card.cutoff + SLACK
+    around = surroundings(np.arange(1, 10), system.numbers, system.positions, frame, reach, One())
+    model = LocalModel(evaluator, One(), Sharing())
+    model.divide(around, reach, isolated=isolated)
+    forces, seen = model.forces_of(system.positions, frame.rows, keep_net_force=False)
+    model.close()
+    one = answer(evaluator, cluster(pbc=not isolated))
+    np.testing.assert_allclose(forces, one.forces, atol=1e-12)
+    assert (seen.torque_force is not None) == isolated
+    if isolated:
+        assert seen.torque_force == pytest.approx(one.torque_force, rel=1e-9)
+    assert ("torque" in [figure.name for figure in figures_of_ranks(seen)]) == isolated
 
 
 def test_no_smaller_change_would_do(evaluator: ModelEvaluator) -> None:
@@ -69,7 +122,11 @@ def test_a_line_of_atoms(evaluator: ModelEvaluator) -> None:
     line = Atoms(ALLOY[:3], [[0, 0, 0], [1.5, 1.5, 0], [3.4, 3.4, 0]])
     forces = answer(evaluator, line).forces
     assert np.abs(torque(line, forces)).max() < 1e-9 * np.abs(forces).max()
-    assert np.isfinite(answer(evaluator, Atoms(ALLOY[:1], [[1, 2, 3]])).forces).all()
+    raw = answer(evaluator, line, keep=True).forces
+    assert answer(evaluator, line).torque_force == pytest.approx(turning(line, raw), rel=1e-9)
+    alone = answer(evaluator, Atoms(ALLOY[:1], [[1, 2, 3]]))
+    assert np.isfinite(alone.forces).all()
+    assert alone.torque_force == 0.0
 
 
 @pytest.mark.parametrize("pbc", [True, (True, False, False)])
@@ -81,3 +138,4 @@ def test_what_is_periodic_somewhere_keeps_its_torque(
     expected = raw.forces - raw.forces.mean(axis=0)
     np.testing.assert_allclose(served.forces, expected, atol=1e-12)
     assert served.torque is None
+    assert "torque_force" not in served.seen()

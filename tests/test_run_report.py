@@ -30,7 +30,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recorder = Recorder(path, 1, "full", lambda line: None)
     simulation = Simulation(triclinic(3))
     for step in range(40):
-        recorder.see(*simulation.answer(step, force_spread=np.full(108, 0.1 + 0.01 * step)))
+        seen = {"force_spread": np.full(108, 0.1 + 0.01 * step), "torque_force": 0.02 * step}
+        recorder.see(*simulation.answer(step, **seen))
     recorder.close()
     return path
 
@@ -55,7 +56,7 @@ def test_a_page_has_the_figures_of_the_file(recording: Path, page: Path) -> None
     assert re.findall(r"https?://", text) == []  # nothing is fetched
     assert "<script" not in text
     seen = contents(recording).observables
-    for name in ("largest_force", "net_force", "force_spread_max"):
+    for name in ("largest_force", "net_force", "torque_force", "force_spread_max"):
         least, mean, most = seen[name].min(), seen[name].mean(), seen[name].max()
         cells = "".join(f"<td>{value:.4g}</td>" for value in (least, mean, most))
         assert f"<td>{SEEN[name]}</td>{cells}" in text

@@ -11,7 +11,7 @@ from ase import Atoms
 from forcenet_md import ForceNetCalculator
 from forcenet_md.artifact.export import read_card
 from forcenet_md.data.frames import forces_of, read_frames
-from forcenet_md.data.visiting import Visit, follow
+from forcenet_md.data.visiting import Visit, follow, trajectory
 from forcenet_md.inference.load import model_path
 
 # 64 molecules on the model's own path, with the forces the shipped file gave when it was made.
@@ -71,6 +71,26 @@ def test_a_bond_that_is_stretched_or_pressed_goes_back(stretch: float) -> None:
     atoms.positions[hydrogen] += stretch * direction
     after = calculator.get_forces(atoms)[hydrogen] @ direction
     assert 20.0 < (before - after) / stretch < 90.0
+
+
+def test_the_torque_of_its_clusters_is_no_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    """Of three molecules as they lie in the liquid, on their path at 300 K."""
+    liquid = read_frames(CHECK)[0]
+    oxygen = np.flatnonzero(liquid.numbers == 8)
+    near = oxygen[liquid.get_distances(oxygen[0], oxygen, mic=True).argsort()[:3]]
+    cluster = Atoms()
+    for atom in near:
+        place = liquid.get_distance(oxygen[0], atom, mic=True, vector=True)
+        vectors = liquid.get_distances(atom, range(len(liquid)), mic=True, vector=True)
+        own = np.linalg.norm(vectors, axis=1) < 1.4
+        cluster += Atoms(liquid.numbers[own], place + vectors[own])
+    assert cluster.get_chemical_formula() == "H6O3"
+    calculator = ForceNetCalculator("water")
+    plan = Visit(300.0, time_ps=0.025, spacing_ps=0.005, timestep_fs=0.5)
+    assert len(list(trajectory(cluster, calculator, plan, seed=5))) == 5
+    assert calculator.torque is not None
+    assert np.linalg.norm(calculator.torque) > 1e-3
+    assert [said for said in caplog.messages if "torque" in said] == []
 
 
 def bond(atoms: Atoms) -> tuple[int, np.ndarray, float]:

@@ -94,7 +94,8 @@ Guard = Annotated[
         metavar="NAME=WARN,STOP",
         help="When a run is warned of, and when it is stopped: force (eV/Å), distance (of the"
         " closest pair, over the shortest in training), spread (of a committee, eV/Å), net (force"
-        " per atom that is taken out, eV/Å). Either may be 'never'; NAME=off. Or warn: nothing is"
+        " per atom that is taken out, eV/Å), torque (its forces on isolated molecules, per atom,"
+        " that are taken out, eV/Å). Either may be 'never'; NAME=off. Or warn: nothing is"
         " stopped; off: there are none.",
         show_default=False,
     ),

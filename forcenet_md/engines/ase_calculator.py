@@ -68,7 +68,8 @@ class ForceNetCalculator(Calculator):
 
     The net force of a model whose forces are not a gradient is taken out; where atoms are held by
     constraints (FixCom holds none) only if the model was trained without it. `net_force` [3] eV/Å
-    is what it was.
+    is what it was; so is `torque` [3] eV, about the centroid, of free atoms that are periodic
+    nowhere, and None of others.
     Raises a ForceNetError (ModelFileError, UnknownElementError, …) with one sentence; asked for
     a property the model lacks, ASE's PropertyNotImplementedError.
     """
@@ -109,7 +110,7 @@ class ForceNetCalculator(Calculator):
         guard = OFF if guard is None else guard
         words = (guard,) if isinstance(guard, str) else tuple(guard)
         watching = Watching(
-            guards=GuardOptions(words, _path(guard_frames)),
+            guards=GuardOptions(words, _path(guard_frames), option='guard=["{}"]'),
             heat=False,
             record=RecordOptions(_path(record), record_every, record_precision),
         )
@@ -125,6 +126,7 @@ class ForceNetCalculator(Calculator):
         if self.capabilities.spread:
             self.implemented_properties.append("force_spread")
         self.net_force: NDArray[np.float64] | None = None
+        self.torque: NDArray[np.float64] | None = None
         self._session = self.evaluator.new_session()
 
     def calculate(
@@ -143,7 +145,7 @@ class ForceNetCalculator(Calculator):
         answer = self.evaluator.evaluate([request])[0]
         if isinstance(answer, ForceNetError):
             raise answer
-        self.net_force = answer.net_force
+        self.net_force, self.torque = answer.net_force, answer.torque
         self.results.update(as_results(answer))
 
     def close(self) -> None:

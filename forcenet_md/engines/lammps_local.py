@@ -41,7 +41,7 @@ from forcenet_md.inference.ranks import Sharing
 from forcenet_md.inference.watched import Watcher
 from forcenet_md.mpi import World, abort, one_for_all
 from forcenet_md.server.lammps import Settings, read_hello, welcome
-from forcenet_md.server.monitor import Monitor
+from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.system import System
 from forcenet_md.watching.ranks import RanksWatch
 from forcenet_md.watching.watching import Watching
@@ -166,7 +166,7 @@ class LammpsLocal:
         self._settings: Settings | None = None
         self._reference = Reference()
         self._steps = 0
-        self._largest = 0.0
+        self._largest = Largest()
 
     def hello(self, payload: bytes) -> bytes:
         """WELCOME's payload. Raises, on all ranks, what `read_hello` raises on any."""
@@ -213,7 +213,7 @@ class LammpsLocal:
         network = time.perf_counter() - divided
         self._monitor.batch(1, seen.n_atoms, divided - start, network)
         self._steps += 1
-        self._largest = max(self._largest, seen.net_force)
+        self._largest.taken_out(seen.net_force, seen.torque_force)
         if self._steps > 1:
             return ""
         said = self._model.edges()
@@ -224,9 +224,9 @@ class LammpsLocal:
         self._watch.close()
         self._model.close()
         if self._steps:
-            told = self._largest and not self._model.network.capabilities.net_force_removed
-            net = f", a net force of at most {self._largest:.2g} eV/Å per atom"
-            self._monitor.log(f"{self._steps} steps{net if told else ''}")
+            for what in self._largest.describe(self._model.network.capabilities):
+                self._monitor.log(f"LAMMPS {what}")
+            self._monitor.log(f"{self._steps} steps")
 
     def _request(
         self, step: LocalStep, settings: Settings, positions: Array, cell: Array

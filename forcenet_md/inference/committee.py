@@ -35,7 +35,7 @@ from forcenet_md.inference.evaluator import (
 )
 from forcenet_md.inference.graph_evaluator import GraphEvaluator, MemberError, ModelSession, Part
 from forcenet_md.inference.interface import Capabilities, Request
-from forcenet_md.inference.rigid import without_rigid_motion
+from forcenet_md.inference.rigid import inertia, rotation, without_rigid_motion
 from forcenet_md.inference.shared_basis import SharedBasis, can_share
 from forcenet_md.system import Forces, System
 
@@ -140,10 +140,15 @@ class CommitteeEvaluator(GraphEvaluator):
         mean = forces.mean(axis=0)
         with np.errstate(over="ignore"):  # of absurd forces: an infinite spread says so
             spread = np.sqrt(np.square(forces - mean).sum(axis=2).mean(axis=0))
+        torque, size = _mean([one.torque for one in answers]), None
+        if torque is not None:
+            arms = request.system.positions - request.system.positions.mean(axis=0)
+            _, size = rotation(torque, inertia(arms), len(arms))
         return Forces(
             mean,
             net_force=_mean([one.net_force for one in answers]),
-            torque=_mean([one.torque for one in answers]),
+            torque=torque,
+            torque_force=size,
             force_spread=spread,
         )
 

@@ -19,7 +19,7 @@ from forcenet_md.graph.ghosts import Surroundings
 from forcenet_md.inference.contacts import NONE, closest_of
 from forcenet_md.inference.domain import Domain
 from forcenet_md.inference.ranks import Sharing, make_domain, rank_failure
-from forcenet_md.inference.rigid import inertia, turn
+from forcenet_md.inference.rigid import inertia, rotation
 from forcenet_md.mpi import Ranks, share_fault
 from forcenet_md.system import Contact, largest_force
 
@@ -34,13 +34,14 @@ class Seen(NamedTuple):
     """Of the atoms of all ranks, and known to all.
 
     n_atoms: how many they are
-    net: [3] eV/Å, the net force; net_force: its length, per atom
+    net: [3] eV/Å, the net force; net_force: its length, per atom; torque_force: see `Forces`
     largest: eV/Å, the force on the atom of the id `on`
     sums: of what the ranks have added to these figures
     """
 
     n_atoms: int
     net_force: float
+    torque_force: float | None
     largest: float
     on: int
     contact: Contact | None
@@ -166,7 +167,7 @@ class LocalModel:
             assert told is not None
             raise told
         mean, centre = total[:6].reshape(2, 3) / max(total[6], 1.0)
-        card = self.network.card
+        card, torque_force = self.network.card, None
         if not card.conservative:
             if card.net_force_removed or not keep:
                 forces = forces - mean
@@ -174,7 +175,8 @@ class LocalModel:
                 arms = owned - centre
                 torque = np.cross(arms, forces).sum(axis=0)
                 parts = self.ranks.sum(np.array([torque, *inertia(arms)]).ravel()).reshape(4, 3)
-                forces = forces - np.cross(turn(parts[0], parts[1:]), arms)
+                alpha, torque_force = rotation(parts[0], parts[1:], int(total[6]))
+                forces = forces - np.cross(alpha, arms)
         top, largest = largest_force(forces)  # of those that the engine gets
         on = domain.division.around.ids[top] if len(forces) else 0
         tops = self.ranks.allgather(np.array([largest, on]))
@@ -182,6 +184,7 @@ class LocalModel:
         seen = Seen(
             int(total[6]),
             float(np.linalg.norm(mean)),
+            torque_force,
             float(largest),
             int(on),
             closest_of(Contact(*row) for row in contacts),

@@ -28,12 +28,13 @@ def without_rigid_motion(forces: Array, system: System, card: Card, keep: bool) 
     # over held ones; true forces between atoms sum to zero whether or not some are held.
     if card.net_force_removed or not keep:
         forces = forces - net / len(forces)
-    torque = None
-    if not (keep or system.pbc.any()):
-        arms = system.positions - system.positions.mean(axis=0)
-        torque = np.cross(arms, forces).sum(axis=0)
-        forces = forces - np.cross(turn(torque, inertia(arms)), arms)
-    return Forces(forces, net_force=net, torque=torque)
+    if keep or system.pbc.any():
+        return Forces(forces, net_force=net)
+    arms = system.positions - system.positions.mean(axis=0)
+    torque = np.cross(arms, forces).sum(axis=0)
+    alpha, size = rotation(torque, inertia(arms), len(arms))
+    forces = forces - np.cross(alpha, arms)
+    return Forces(forces, net_force=net, torque=torque, torque_force=size)
 
 
 def inertia(arms: Array) -> Array:
@@ -42,9 +43,13 @@ def inertia(arms: Array) -> Array:
     return np.trace(second) * np.eye(3) - second
 
 
-def turn(torque: Array, tensor: Array) -> Array:
-    """α [3] such that the forces α × arm have this torque: of all that do, the smallest.
+def rotation(torque: Array, tensor: Array, n_atoms: int) -> tuple[Array, float]:
+    """α [3] such that the forces α × arm have this torque: of all that do, the smallest; and their
+    root mean square over the atoms, eV/Å, as the net force per atom is that of a translation's.
 
-    Of a line of atoms the torque has no part along it, and neither has α.
+    tensor: [3, 3], the atoms' `inertia`. Of a line of atoms the torque has no part along it, and
+    neither has α.
     """
-    return np.linalg.pinv(tensor, rcond=1e-9, hermitian=True) @ torque
+    alpha = np.linalg.pinv(tensor, rcond=1e-9, hermitian=True) @ torque
+    squares = float(alpha @ torque)  # Σ |α × arm|² = α · tensor · α, of rounding perhaps below 0
+    return alpha, float(np.sqrt(max(squares, 0.0) / max(n_atoms, 1)))

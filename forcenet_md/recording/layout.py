@@ -18,6 +18,7 @@ UNITS = {
     "potential_energy": "eV",
     "largest_force": "eV Angstrom-1",
     "net_force": "eV Angstrom-1",
+    "torque_force": "eV Angstrom-1",
     "contact_distance": "Angstrom",
     "force_spread_max": "eV Angstrom-1",
     "force_spread_mean": "eV Angstrom-1",
@@ -27,6 +28,8 @@ NOTES = {
     " and these are their mean. Where no step follows (the last of a run) they are the ones before"
     " plus half a timestep of the recorded force, without what thermostats add.",
     "net_force": "per atom; taken out of the forces unless atoms are held",
+    "torque_force": "root mean square over atoms of the forces that were taken out with the torque,"
+    " of what is periodic nowhere",
     "contact_distance": "of the closest pair, by its ratio to the shortest that is known of its"
     " elements; NaN where no pair is near that",
     "run": "counts the stretches in which the step ascends: a restart may repeat steps",

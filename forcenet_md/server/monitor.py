@@ -94,26 +94,34 @@ class Counts:
 
 @dataclass(slots=True)
 class Largest:
-    """The largest figures of one client's answers: eV/Å, the net force per atom.
+    """The largest figures of one client's answers: eV/Å, the net force and the torque's per atom.
 
     spread: of a committee; None if there was none
     imbalance: the most work of a rank over the mean of all; 1 on one rank
     """
 
     net_force: float = 0.0
+    torque_force: float = 0.0
     spread: float | None = None
     imbalance: float = 1.0
 
     def see(self, forces: Forces) -> None:
-        self.net_force = max(self.net_force, forces.net_force_per_atom)
+        self.taken_out(forces.net_force_per_atom, forces.torque_force)
         self.spread = larger(self.spread, forces)
         self.imbalance = max(self.imbalance, forces.imbalance or 1.0)
+
+    def taken_out(self, net_force: float, torque_force: float | None) -> None:
+        self.net_force = max(self.net_force, net_force)
+        self.torque_force = max(self.torque_force, torque_force or 0.0)
 
     def describe(self, model: Capabilities) -> list[str]:
         """Of that model's answers; a net force that training left free means nothing."""
         said = []
         if self.net_force and not model.net_force_removed:
             said.append(f"had a net force of at most {self.net_force:.2g} eV/Å per atom")
+        if self.torque_force:
+            torque = f"{self.torque_force:.2g} eV/Å per atom"
+            said.append(f"had a torque with forces of at most {torque}")
         if self.spread is not None:
             said.append(f"had a committee's spread of at most {self.spread:.2g} eV/Å on an atom")
         if self.imbalance > 1.0:

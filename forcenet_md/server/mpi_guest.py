@@ -127,7 +127,7 @@ class Guest:
         end = time.perf_counter()
         self._monitor.batch(1, seen.n_atoms, middle - collected, answered - middle)
         self._monitor.add("transport", collected - start + end - answered)
-        self.largest.net_force = max(self.largest.net_force, seen.net_force)
+        self.largest.taken_out(seen.net_force, seen.torque_force)
         if self.steps == 0:
             self._monitor.log(f"step {head.step}: {self._model.edges()}")
         self.steps += 1

@@ -27,6 +27,7 @@ ROWS = {
     "means": "means of the last",
     "force": "largest force, eV/Å",
     "net": "net force, eV/Å per atom",
+    "torque": "forces of the torque, eV/Å per atom",
     "distance": "closest pair / known",
     "spread": "spread, eV/Å",
     "warned": "warnings",

@@ -40,6 +40,7 @@ CAPTIONS = {
 SEEN = {  # observables of a recording, see recording/layout.py
     "largest_force": "largest force (eV/Å)",
     "net_force": "net force (eV/Å per atom)",
+    "torque_force": "forces of the torque (eV/Å per atom)",
     "contact_ratio": "closest pair / shortest known",
     "force_spread_max": "largest spread (eV/Å)",
     "potential_energy": "potential energy (eV)",

@@ -25,12 +25,15 @@ class Limits:
     spread: eV/Å, of a committee, the largest on an atom
     net: eV/Å per atom, the net force that is taken out; means nothing, and is off, where the model
         was trained without it
+    torque: eV/Å per atom, the forces that are taken out of isolated molecules with the torque,
+        which no training leaves free
     """
 
     force: tuple[float, float] = (50.0, 500.0)
     distance: tuple[float, float] = (0.95, 0.75)
     spread: tuple[float, float] = (0.5, 5.0)
     net: tuple[float, float] = (0.1, inf)
+    torque: tuple[float, float] = (0.2, inf)
 
     @classmethod
     def of_model(cls, model: Capabilities) -> Limits:

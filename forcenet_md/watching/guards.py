@@ -20,23 +20,26 @@ from forcenet_md.errors import EvaluationError, ForceNetError, NotFiniteError
 from forcenet_md.graph.frame import Array
 from forcenet_md.inference.interface import Capabilities, Kind, Moment, Request
 from forcenet_md.system import Contact, Forces, System, largest_force
-from forcenet_md.watching.guard_limits import OFF, Limits
+from forcenet_md.watching.guard_limits import OFF, WARN, Limits
 
 if TYPE_CHECKING:
     from forcenet_md.inference.local import Seen
 
 KEEP_EVERY = 100  # answers of a simulation from one kept frame to the next: neighbours are alike
 MOST_KEPT = 200
-IF_IT_RELAXES = "; of a relaxation, --guard warn stops nothing"
+OPTION = "--guard {}"  # how a user gives one, unless told otherwise
 NOT_FINITE = "finite"  # the guard of frames on which the model has failed
 
 
 @dataclass(frozen=True, slots=True)
 class GuardOptions:
-    """What the user asked for. texts: see `Limits.changed`, or off alone; keep: see `Guards`."""
+    """What the user asked for. texts: see `Limits.changed`, or off alone; keep: see `Guards`.
+    option: how the user gives such a text.
+    """
 
     texts: tuple[str, ...] = ()
     keep: Path | None = None
+    option: str = OPTION
 
     def __post_init__(self) -> None:
         """Raises RequestError: before a model is loaded."""
@@ -47,7 +50,7 @@ class GuardOptions:
         """None where all are off."""
         if self.texts == (OFF,):
             return None
-        return Guards(Limits.of_model(model).changed(self.texts), self.keep, say)
+        return Guards(Limits.of_model(model).changed(self.texts), self.keep, say, self.option)
 
 
 class Figure(NamedTuple):
@@ -76,13 +79,21 @@ class Course:
 class Guards:
     """A `Watcher` (inference/watched.py) that warns, keeps frames, and stops.
 
-    keep: extxyz file that frames are appended to, or None; say: takes a line of the log
+    keep: extxyz file that frames are appended to, or None; say: takes a line of the log; option:
+    see `GuardOptions`
     """
 
     velocities = False
 
-    def __init__(self, limits: Limits, keep: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        keep: Path | None,
+        say: Callable[[str], None],
+        option: str = OPTION,
+    ) -> None:
         self.limits = limits
+        self._option = option
         self._keep = None if keep is None else keep.absolute()  # as others are to find it
         self._say = say
         self._courses: defaultdict[int, Course] = defaultdict(Course)  # by stream
@@ -119,11 +130,12 @@ class Guards:
                 course.next_kept = course.answers + KEEP_EVERY
                 kept = self._keep_frame(moment, frame, {"guard": name, "seen": value})
             if fatal:
-                else_ = IF_IT_RELAXES if moment.kind is Kind.UNKNOWN else ""
+                relaxes = f"; of a relaxation, {self._option.format(WARN)} stops nothing"
+                else_ = relaxes if moment.kind is Kind.UNKNOWN else ""
                 raise EvaluationError(
                     f"{words()}: the run has left what the model knows{kept}; start from a better"
                     f" structure or with a smaller timestep, train the model on such frames, or"
-                    f" allow it with --guard {name}=off{else_}."
+                    f" allow it with {self._option.format(f'{name}=off')}{else_}."
                 )
             course.tripped[name] += 1
             self._warn(moment, name, f"{words()}{kept}")
@@ -212,7 +224,8 @@ def guarded(
 
 def figures_of_ranks(seen: Seen) -> list[Figure]:
     """Of atoms that ranks have apart."""
-    found = [force_figure(seen.largest, f"atom {seen.on}"), net_figure(seen.net_force)]
+    found = [force_figure(seen.largest, f"atom {seen.on}")]
+    found += rigid_figures(seen.net_force, seen.torque_force)
     if seen.contact is not None:
         a, b = (f"atom {i}" for i in (seen.contact.a, seen.contact.b))
         found.append(distance_figure(seen.contact, a, b))
@@ -240,7 +253,7 @@ def figures(request: Request, forces: Forces) -> list[Figure]:
         most = int(spread.argmax())
         words = f"the committee is {spread[most]:.3g} eV/Å apart on {atom(most)}"
         found.append(Figure("spread", float(spread[most]), lambda: words))
-    return [*found, net_figure(forces.net_force_per_atom)]
+    return found + rigid_figures(forces.net_force_per_atom, forces.torque_force)
 
 
 def atom_name(number: int, z: int) -> str:
@@ -264,5 +277,10 @@ def distance_figure(contact: Contact, a: str, b: str) -> Figure:
     )
 
 
-def net_figure(net: float) -> Figure:
-    return Figure("net", net, lambda: f"a net force of {net:.3g} eV/Å per atom was taken out")
+def rigid_figures(net: float, torque: float | None) -> list[Figure]:
+    """Of what is taken out of forces, eV/Å per atom; torque: None where none is."""
+    found = [Figure("net", net, lambda: f"a net force of {net:.3g} eV/Å per atom was taken out")]
+    if torque is not None:
+        words = f"a torque with forces of {torque:.3g} eV/Å per atom was taken out"
+        found.append(Figure("torque", torque, lambda: words))
+    return found

@@ -131,7 +131,12 @@ class RanksWatch:
             masses=None if moment.masses is None else values[:, -1].copy(),
         )
         system = replace(system, positions=values[:, :3].copy(), numbers=numbers)
-        answer = Forces(values[:, 3:6].copy(), net_force=seen.net, contact=seen.contact)
+        answer = Forces(
+            values[:, 3:6].copy(),
+            net_force=seen.net,
+            torque_force=seen.torque_force,
+            contact=seen.contact,
+        )
         self._recorder.see(replace(request, system=system, moment=whole), answer)
 
 
