@@ -271,6 +271,14 @@ def test_faults_get_a_sentence(relaxations: Path, arguments: list[str], sentence
         build_app()([*command, *arguments])
 
 
+def test_a_bad_frame_is_named(tmp_path: Path) -> None:
+    frames = crystals(3)
+    frames[0].set_array("fixed", np.zeros((len(frames[0]), 2), dtype=int))
+    write_frames(tmp_path / "bad.extxyz", [frames[0]] * 2)
+    with pytest.raises(DataError, match=r"frame 0 of .*bad\.extxyz: its column 'fixed' is"):
+        read_ends([tmp_path / "bad.extxyz"], "sid")
+
+
 def test_single_frames_are_no_relaxations(tmp_path: Path) -> None:
     write_frames(tmp_path / "single.extxyz", crystals(1))
     with pytest.raises(DataError, match="no relaxation of two frames or more"):

@@ -237,6 +237,18 @@ def test_faults_get_a_sentence(folder: Path, arguments: list[str], sentence: str
         build_app()(["relax", *arguments, *EMT])
 
 
+def test_a_bad_structure_is_named_before_anything_is_relaxed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    structures = frames("in.extxyz")
+    structures[1].set_array("fixed", np.zeros((len(structures[1]), 2), dtype=int))
+    write_frames("bad.extxyz", structures)
+    monkeypatch.setattr(AseEvaluator, "evaluate", lambda *_: pytest.fail("it is relaxed"))
+    with pytest.raises(DataError, match=r"^frame 1 of bad\.extxyz: its column 'fixed' is"):
+        build_app()(["relax", "in.extxyz", "bad.extxyz", *EMT, "-o", "out.extxyz"])
+    assert sorted(path.name for path in folder.iterdir()) == ["bad.extxyz", "in.extxyz"]
+
+
 def test_a_full_disk_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the part file can be written and the output cannot."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from ase import Atoms
 
 from forcenet_md.data.frames import with_labels
 from forcenet_md.data.hdf5 import FORMAT, VERSION, Store, is_store
+from forcenet_md.data.labelled import fixed_atoms
 from forcenet_md.data.manifest import Manifest, Source
 from forcenet_md.data.reading import find_sources, read_source
 from forcenet_md.data.source import Options
@@ -152,6 +154,22 @@ def frames_of(path: Path, options: Options) -> Iterator[Atoms]:
     for row in range(len(store)):
         yield store.atoms(row)
     store.close()
+
+
+def structures_of(sources: Sequence[Path]) -> Iterator[tuple[Path, int, Atoms]]:
+    """Every frame of files, folders and stores, of any size, for what asks for no labels but for
+    who is held: its file, its number there from 0, and it.
+
+    Raises DataError, which names both, also for a column `fixed` that is not one number an atom.
+    """
+    options = Options(max_atoms=sys.maxsize)
+    for path in (path for source in sources for path in find_sources(source)):
+        for k, atoms in enumerate(frames_of(path, options)):
+            try:
+                fixed_atoms(atoms)
+            except DataError as error:
+                raise DataError(f"frame {k} of {path}: {error}") from None
+            yield path, k, atoms
 
 
 def _until_damaged(path: Path, options: Options, source: Source | None) -> Iterator[Atoms]:

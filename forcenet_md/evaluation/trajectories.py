@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,9 @@ from ase import Atoms
 from ase.geometry import find_mic
 from numpy.typing import NDArray
 
-from forcenet_md.data.compiling import frames_of
+from forcenet_md.data.compiling import structures_of
 from forcenet_md.data.frames import forces_of
 from forcenet_md.data.labelled import fixed_atoms
-from forcenet_md.data.reading import find_sources
-from forcenet_md.data.source import Options
 from forcenet_md.errors import DataError
 
 FRAME = "frame"  # column of OC20's frames: where one is in its relaxation
@@ -62,18 +59,17 @@ def read_ends(sources: Sequence[Path], column: str) -> tuple[list[Ends], int]:
     Memory holds two frames of each. Raises DataError.
     """
     found: dict[str, tuple[tuple[float, Atoms], tuple[float, Atoms]]] = {}
-    for path in (path for source in sources for path in find_sources(source)):
-        for k, atoms in enumerate(frames_of(path, Options(max_atoms=sys.maxsize))):
-            name = str(atoms.info.get(column, path))
-            place = (_place(atoms, k), atoms)
-            first, last = found.get(name, (place, place))
-            if not np.array_equal(atoms.numbers, first[1].numbers):
-                raise DataError(
-                    f"frame {k} of {path} has other atoms than the relaxation {name} before, or in"
-                    " another order: give the frames of one relaxation a name of their own (--names"
-                    " COLUMN), or a file."
-                )
-            found[name] = (min(first, place, key=_number), max(last, place, key=_number))
+    for path, k, atoms in structures_of(sources):
+        name = str(atoms.info.get(column, path))
+        place = (_place(atoms, k), atoms)
+        first, last = found.get(name, (place, place))
+        if not np.array_equal(atoms.numbers, first[1].numbers):
+            raise DataError(
+                f"frame {k} of {path} has other atoms than the relaxation {name} before, or in"
+                " another order: give the frames of one relaxation a name of their own (--names"
+                " COLUMN), or a file."
+            )
+        found[name] = (min(first, place, key=_number), max(last, place, key=_number))
     ends = [
         Ends.of(name, first[1], last[1])
         for name, (first, last) in found.items()

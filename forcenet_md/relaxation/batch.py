@@ -38,7 +38,11 @@ class Batch:
         longer under way."""
         while self._fill():
             for course, answer in zip(self.under_way, self._ask(), strict=True):
-                course.take(answer)
+                try:
+                    course.take(answer)
+                except BaseException:
+                    self.under_way.remove(course)  # it may be half a step on
+                    raise
             ended = [course for course in self.under_way if course.ending]
             self.under_way = [course for course in self.under_way if not course.ending]
             yield ended

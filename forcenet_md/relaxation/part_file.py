@@ -13,7 +13,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -137,15 +137,21 @@ class PartFile:
         found = asked.fetchone()
         return None if found is None else found[0]
 
-    def add(self, ended: Iterable[Course], under_way: Iterable[Course]) -> None:
+    def add(self, ended: Iterable[Course], under_way: Sequence[Course]) -> None:
         """After every round; saved every few seconds."""
         self._ended += ended
         if time.monotonic() > self._due:
             self.save(under_way)
 
-    def save(self, under_way: Iterable[Course] = ()) -> None:
-        """Everything, now. Raises DataError."""
+    def save(self, under_way: Sequence[Course] = ()) -> None:
+        """Everything, now. Raises DataError.
+
+        under_way: of a round that was broken off some may have ended, and those that have made no
+            step are not worth it
+        """
         begun = time.monotonic()
+        moving = [course for course in under_way if not course.ending and course.steps]
+        self._ended += [course for course in under_way if course.ending]
         with self._sentences(), self._file:
             self._file.executemany(
                 "INSERT INTO ended VALUES (?, ?, ?, ?, ?)",
@@ -160,7 +166,7 @@ class PartFile:
             )
             self._file.executemany(
                 "INSERT OR REPLACE INTO under_way VALUES (?, ?)",
-                ((c.number, c.state()) for c in under_way),
+                ((c.number, c.state()) for c in moving),
             )
         self._ended = []
         now = time.monotonic()

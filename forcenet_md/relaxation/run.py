@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 
-from forcenet_md.data.compiling import frames_of, sha256
+from forcenet_md.data.compiling import sha256, structures_of
 from forcenet_md.data.frames import check_output
 from forcenet_md.data.label_run import beside
-from forcenet_md.data.reading import find_sources
-from forcenet_md.data.source import Options
 from forcenet_md.errors import DataError
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.relaxation.batch import Batch
@@ -79,7 +76,8 @@ class RelaxRun:
         progress: Callable[[int, int], None] = lambda done, steps: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Relax what is left; whether that is all. What was reached is on disk in any case.
+        """Relax what is left; whether that is all. What was reached is on disk in any case,
+        also after an exception.
 
         progress(structures that have ended, steps of structures made here); stopped: asked after
         every round
@@ -116,26 +114,22 @@ def relax_into(
 
     batch = Batch(evaluator, courses(), batch_atoms)
     done, steps = len(before), 0
-    for ended in batch.rounds():
-        part.add(ended, batch.under_way)
-        done += len(ended)
-        steps += len(ended) + len(batch.under_way)
-        progress(done, steps)
-        if stopped():
-            break
-    part.save(batch.under_way)
+    try:
+        for ended in batch.rounds():
+            part.add(ended, batch.under_way)
+            done += len(ended)
+            steps += len(ended) + len(batch.under_way)
+            progress(done, steps)
+            if stopped():
+                break
+    finally:  # also where an evaluator or the disk fails, in the middle of a round
+        part.save(batch.under_way)
     return done == len(frames)
 
 
 def read(sources: Sequence[Path]) -> list[Atoms]:
     """Every structure of files, folders and stores. Raises DataError."""
-    options = Options(max_atoms=sys.maxsize)
-    frames = [
-        atoms
-        for source in sources
-        for path in find_sources(source)
-        for atoms in frames_of(path, options)
-    ]
+    frames = [atoms for _, _, atoms in structures_of(sources)]
     if not frames:
         names = ", ".join(map(str, sources))
         raise DataError(f"{names} holds no structure: give a file with at least one.")
