@@ -77,9 +77,10 @@ def triclinic(repeat: int = 2) -> Atoms:
 class Simulation:
     """Random answers for some atoms, and all that were given; they say where and when they are."""
 
-    def __init__(self, atoms: Atoms, stream: int = 0, seed: int = 0) -> None:
+    def __init__(self, atoms: Atoms, stream: int = 0, seed: int = 0, client: int = 0) -> None:
         self.atoms = atoms
         self.stream = stream
+        self.client = client
         self.rng = np.random.default_rng(seed)
         self.session: object = object()
         self.asked: list[tuple[Request, Forces]] = []
@@ -96,9 +97,10 @@ class Simulation:
         atoms = atoms or self.atoms
         shape = (len(atoms), 3)
         if positions is None:
-            positions = atoms.positions + self.rng.normal(0, 0.1, shape)
+            positions = atoms.positions + self.rng.normal(0, 0.02, shape)  # as in a step or two
         moment = Moment(
             stream=self.stream,
+            client=self.client,
             step=step,
             kind=kind,
             timestep=0.0 if step is None else TIMESTEP,
@@ -112,9 +114,11 @@ class Simulation:
         return self.asked[-1]
 
     def run(self, recorder: Recorder, first: int, last: int) -> None:
-        """Steps first to last, the first as set-up."""
-        for step in range(first, last + 1):
-            recorder.see(*self.answer(step, Kind.SETUP if step == first else Kind.RUN))
+        """Steps first to last, the first as set-up: where it was at that step, if it was there."""
+        at_step = {request.moment.step: request.system.positions for request, _ in self.asked}
+        recorder.see(*self.answer(first, Kind.SETUP, at_step.get(first)))
+        for step in range(first + 1, last + 1):
+            recorder.see(*self.answer(step))
 
     def positions(self) -> list[NDArray[np.float64]]:
         return [request.system.positions for request, _ in self.asked]

@@ -121,6 +121,39 @@ def test_runs_come_back_in_another_order(
     assert path.with_name("run.3.h5").exists() != ended
 
 
+@pytest.mark.parametrize("stopped_at", [0, 1])
+def test_a_corrected_run_is_not_mixed_into_the_stopped_one(
+    stopped_at: int, path: Path, again
+) -> None:
+    """Of a run that was stopped early the file has one frame. Two atoms were too close in it; the
+    next one begins elsewhere, at its step, by another client."""
+    stopped, corrected = Simulation(triclinic(), client=1), Simulation(triclinic(), client=2)
+    stopped.atoms.positions[1] = stopped.atoms.positions[0] + [0.4, 0.0, 0.0]
+    run(again(), stopped, 0, stopped_at)
+    run(again(), corrected, 0, 6)
+    run(again(), corrected, 4, 8)  # and what goes on, goes on with its own
+    again().close()
+    assert steps(path) == [0]
+    assert steps(path, 2) == [0, 2, 4, 6, 4, 6, 8]
+    assert contents(path.with_name("run.2.h5")).run == [1] * 4 + [2] * 3
+
+
+@pytest.mark.parametrize("lost", [0, 20])
+def test_atoms_that_are_too_far_for_the_steps_between_are_of_another_simulation(
+    lost: int, path: Path, again
+) -> None:
+    """One atom by 1.5 Å: in 3 steps it cannot be, in 23, which a server that was killed may have
+    lost, it can."""
+    simulation = Simulation(triclinic())
+    run(again(), simulation, 0, 8)
+    simulation.atoms.positions[7] += [1.5, 0.0, 0.0]
+    run(again(), simulation, 11 + lost, 14 + lost)
+    again().close()
+    rest = [12 + lost, 14 + lost]
+    assert steps(path) == [0, 2, 4, 6, 8, *(rest if lost else [])]
+    assert path.with_name("run.2.h5").exists() == (not lost)
+
+
 def test_another_cell_is_another_simulation(path: Path, again) -> None:
     """Whatever its steps; what constant pressure does in a few steps is not."""
     run(again(), Simulation(triclinic()), 0, 6)
@@ -143,10 +176,11 @@ def test_a_box_that_follows_its_atoms_is_no_other_cell(path: Path, again) -> Non
 
 def test_single_points_of_one_cell_are_one_recording(path: Path, again) -> None:
     """As `run 0` for many structures, each with a set-up of its own and always step 0."""
-    simulation = Simulation(triclinic())
+    simulation, recorder = Simulation(triclinic()), again()
     for _ in range(4):
         simulation.session = object()
-        again().see(*simulation.answer(0, Kind.SETUP))
+        simulation.atoms.rattle(0.3, rng=simulation.rng)
+        recorder.see(*simulation.answer(0, Kind.SETUP))
     again().close()
     assert steps(path) == [0] * 4
     assert contents(path).run == [1, 2, 3, 4]

@@ -135,7 +135,9 @@ def test_a_server_killed_amid_a_run_leaves_a_file_that_opens_and_is_appended_to(
     np.testing.assert_allclose(trajectory[-1].positions, killed.position[-1], rtol=1e-6, atol=1e-6)
 
     with ServeProcess(*options) as server:
-        for more in ("reset_timestep 4\n", ""):  # it goes on, as from a restart file; another run
+        shutil.copy(tmp_path / "dump.txt", tmp_path / "before.txt")
+        # It goes on, as from a restart file; another run.
+        for more in ("read_dump before.txt 4 x y z box no\n", ""):
             done = quick_run(script.replace("run {steps}", more + "run 10"), tmp_path)
             assert done.returncode == 0, done.output
         assert server.end() == 0

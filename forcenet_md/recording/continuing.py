@@ -15,6 +15,8 @@ from forcenet_md.system import System
 
 CELL = 0.02  # of its longest vector: so far a barostat moves it from one frame to the next
 SAME = 2e-4  # Å: rounded positions of the same place differ by less
+PLACE = 0.01  # Å: of the same place that was read from a file of few digits
+STRIDE = 0.2  # Å a step, of any atom; minimisers take half of it at most
 
 
 def moved_since(path: Path, request: Request) -> float | None:
@@ -22,7 +24,9 @@ def moved_since(path: Path, request: Request) -> float | None:
     last frame at its step or before; None if the run does not go on from the file.
 
     It does not where the engine tells no step, for then nobody knows how many lie between; where it
-    begins with the file's first step and others follow, or before; or in another cell.
+    begins before the file, or anew with the file's first step; in another cell; or where an atom is
+    farther away than the steps between can have brought it: at the step of a frame it is at that
+    place.
     """
     step, system = request.moment.step, request.system
     if step is None:
@@ -35,7 +39,10 @@ def moved_since(path: Path, request: Request) -> float | None:
         if not same_cell(system, file[f"{EDGES}/value"][before[-1]]):
             return None
         shift = shifts(system, file["particles/all/position/value"][before[-1]])
-        return float(np.sqrt((shift**2).sum(axis=1).mean()))
+        moved = np.linalg.norm(shift, axis=1)
+        if moved.max(initial=0.0) > PLACE + STRIDE * (step - steps[before[-1]]):
+            return None
+        return float(np.sqrt((moved**2).mean()))
 
 
 def same_cell(system: System, cell: NDArray[np.float64]) -> bool:

@@ -55,6 +55,9 @@ class Stream:
     def silent_at(self) -> float:
         return inf if self.silent else self.seen + max(PERIOD, SILENCE * self.pace)
 
+    def goes_beside(self, request: Request, of: Particles) -> bool:
+        return self.head.particles.same(of) and self.track.has_beside(request)
+
 
 class Recorder:
     """Records every simulation that is served, each in a file of its own.
@@ -190,7 +193,10 @@ class Recorder:
         if before is not None:
             self._keep(before, before.track.pause())
             self._write(before)
-        path = self._place(request, of)
+        if before is not None and before.goes_beside(request, of):
+            path = before.recording.path
+        else:
+            path = self._place(request, of)
         recording = self._recording(path)
         if before is not None and recording is before.recording:
             stream = before

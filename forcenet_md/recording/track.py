@@ -79,6 +79,18 @@ class Track:
             and same_place(request.system, last.positions)
         )
 
+    def has_beside(self, request: Request) -> bool:
+        """Whether this and the last answer are single points of one client, as by LAMMPS's `run 0`
+        for many structures: they are no run that anything could be mixed into."""
+        if self._last is None:
+            return False
+        last, moment = self._last.request, request.moment
+        return (
+            last.moment.kind is moment.kind is Kind.SETUP
+            and (last.moment.client, last.moment.step) == (moment.client, moment.step)
+            and same_cell(request.system, last.system.cell)
+        )
+
     def see(self, request: Request, forces: Forces) -> Iterator[Frame]:
         """The next answer; gives the frame of the one before, if that is to be kept."""
         last = self._last

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, NoReturn
 
 from forcenet_md.errors import ForceNetError, ModelFileError
@@ -148,13 +149,13 @@ def serve(
             monitor.tick()
             return stop.number is not None
 
-        order = Order.BYE
+        order, clients = Order.BYE, count()
         while order is not Order.STOP and (comm := door.accept(idle)) is not None:
             model = LocalModel(network, world, sharing)
             most = options.limits.max_atoms * world.size
             watch = watches[0] = options.watching.over_ranks(model, recorder, monitor.log)
             wire = Wire(comm, world, door.lives, idle)
-            guest = Guest(model, wire, most, monitor, watch)
+            guest = Guest(model, wire, most, monitor, watch, next(clients))
             monitor.joined("LAMMPS")
             order = guest.serve()
             for line in guest.largest.describe(network.capabilities):

@@ -37,7 +37,9 @@ class Guest:
         max_atoms: int,
         monitor: Monitor,
         watch: RanksWatch,
+        client: int = 0,
     ) -> None:
+        """client: see `interface.Moment`"""
         self.steps = 0
         self.largest = Largest()
         self._model = model
@@ -46,6 +48,7 @@ class Guest:
         self._max_atoms = max_atoms
         self._monitor = monitor
         self._watch = watch
+        self._client = client
         self._settings: Settings | None = None
         # This rank's atoms in the order of their division, and whence they come in that order.
         self._ids = np.empty(0, np.int64)
@@ -175,6 +178,7 @@ class Guest:
             velocities=arrived[1] * units.velocity if head.velocities else None,
             masses=None if settings.masses is None else settings.masses[kind],
             ids=self._ids,
+            client=self._client,
         )
         return Request(self, system, settings.keep_net_force, moment=moment)
 
