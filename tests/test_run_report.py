@@ -21,7 +21,7 @@ from forcenet_md.cli.main import build_app
 from forcenet_md.errors import DataError
 from forcenet_md.recording.recorder import Recorder
 from forcenet_md.simulation.analysis import Analysis
-from forcenet_md.simulation.run_report import POINTS, SEEN, envelope
+from forcenet_md.simulation.run_report import POINTS, SEEN, Recording, envelope
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,18 @@ def test_a_recording_without_times_takes_a_timestep(tmp_path: Path) -> None:
     assert "vx vy vz with the positions" not in text
     write(tmp_path / "run.h5", "-o", out, "--timestep", 0.002, "--from", 0.02)
     assert "30 frames, 0.02 to 0.078 ps" in out.read_text()
+
+
+def test_what_was_run_again_is_not_counted(tmp_path: Path) -> None:
+    """In the curves and extremes of what was seen, as in the rest of the page."""
+    path, simulation = tmp_path / "run.h5", Simulation(triclinic())
+    for first, last in ((0, 14), (9, 20)):
+        recorder = Recorder(path, 2, "full", lambda line: None)
+        simulation.run(recorder, first, last)
+        recorder.close()
+    asked = [answer for request, answer in simulation.asked if request.moment.step % 2 == 0]
+    kept = asked[:5] + asked[8:]  # to step 8, and from 10 of the second run on
+    found = Recording.read(path)
+    assert found.steps.tolist() == list(range(0, 21, 2))
+    largest = [np.linalg.norm(answer.forces, axis=1).max() for answer in kept]
+    np.testing.assert_allclose(found.seen["largest_force"], largest)

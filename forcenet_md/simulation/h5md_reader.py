@@ -50,6 +50,12 @@ def read_h5md(path: Path, remark: Remark = lambda sentence: None) -> Iterator[Sn
         ) from None
 
 
+def last_word(steps: NDArray[Any]) -> NDArray[np.int64]:
+    """The frames whose step no later one has again or is before."""
+    later = np.minimum.accumulate(steps[::-1])[::-1]
+    return np.flatnonzero(np.append(steps[:-1] < later[1:], True)[: len(steps)])
+
+
 class _Element:
     """A time-dependent element of H5MD: `value` with `step` and `time`; or a fixed one."""
 
@@ -156,15 +162,14 @@ class _Reader:
             )
 
     def _counting(self, steps: NDArray[Any]) -> NDArray[np.int64]:
-        """The frames whose step no later one has again or is before."""
-        later = np.minimum.accumulate(steps[::-1])[::-1]
-        last_word = np.append(steps[:-1] < later[1:], True)[: len(steps)]
-        if not last_word.all():
+        counting = last_word(steps)
+        again = len(steps) - len(counting)
+        if again:
             self.remark(
-                f"{(~last_word).sum()} frames of {self.path} were run again from an earlier step"
-                f" and are left out{self._where}."
+                f"{again} frames of {self.path} were run again from an earlier step and are left"
+                f" out{self._where}."
             )
-        return np.flatnonzero(last_word)
+        return counting
 
     def _group(self, file: h5py.File) -> h5py.Group:
         if "h5md" not in file or "particles" not in file:

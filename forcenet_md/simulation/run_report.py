@@ -26,6 +26,7 @@ from forcenet_md.figures import save_figure
 from forcenet_md.simulation.analysis import Settings
 from forcenet_md.simulation.analysis_files import draw
 from forcenet_md.simulation.analysis_table import tables, title
+from forcenet_md.simulation.h5md_reader import last_word
 from forcenet_md.simulation.judging import Run, judge
 from forcenet_md.simulation.statistics import Array
 from forcenet_md.simulation.trajectory import Reading, Trajectory
@@ -79,8 +80,8 @@ def write_report(
 class Recording:
     """What a file of --record has beside a trajectory.
 
-    steps: [n_frames]; seen: [n_frames] of each of SEEN that it has; last: as it was served, wrapped
-    into its cell
+    steps: [n_frames] without those that were run again; seen: [n_frames] of each of SEEN that it
+    has; last: as it was served, wrapped into its cell
     """
 
     steps: Array
@@ -92,11 +93,12 @@ class Recording:
         """Raises DataError for what is not a recording of ours."""
         try:
             with h5py.File(path, "r") as file:
-                steps = file["particles/all/position/step"][()]
-                group = file["observables"]
-                seen = {name: group[name]["value"][()] for name in SEEN if name in group}
+                every = file["particles/all/position/step"][()]
+                counting = last_word(every)
+                steps, group = every[counting], file["observables"]
+                seen = {n: group[n]["value"][()][counting] for n in SEEN if n in group}
                 last = _last_frame(file["particles/all"])
-        except (OSError, KeyError, ValueError, TypeError):
+        except (OSError, LookupError, ValueError, TypeError):
             raise DataError(
                 f"{path} was not written by --record: `forcenet-md analyse` reads trajectories of"
                 " others."
