@@ -299,7 +299,7 @@ def test_frames_that_are_missing_or_between() -> None:
     gap = analyse(at(t) for t in [*times[:-1], 6.0])  # the last is far away
     np.testing.assert_allclose(gap.displacements.result().total, whole.displacements.result().total)
     run = Run(gap, "run", [], [])
-    assert any("1 come after a gap" in remark for remark in run.findings.remarks)
+    assert any("1 comes after a gap (" in remark for remark in run.findings.remarks)
 
 
 def test_times_that_are_rounded_are_even() -> None:
@@ -581,7 +581,7 @@ def test_what_is_not_the_case_is_not_told() -> None:
     frames = list(snapshots(walk(20, ["Ar"] * 6, step=0.1)))
     odd = [*frames[:10], replace(frames[10], time=0.94), *frames[10:]]
     gap = [*frames[:10], *frames[12:]]
-    for shots, there, absent in ((odd, "1 lie elsewhere", " 0 "), (gap, "1 come after", " 0 ")):
+    for shots, there, absent in ((odd, "1 lies elsewhere", " 0 "), (gap, "1 comes after", " 0 ")):
         remarks = Run(analyse(shots), "run", [], []).findings.remarks
         said = next(remark for remark in remarks if "apart" in remark)
         assert there in said

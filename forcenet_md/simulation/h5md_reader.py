@@ -165,8 +165,10 @@ class _Reader:
         counting = last_word(steps)
         again = len(steps) - len(counting)
         if again:
+            frames = "1 frame" if again == 1 else f"{again} frames"
+            were, are = ("was", "is") if again == 1 else ("were", "are")
             self.remark(
-                f"{again} frames of {self.path} were run again from an earlier step and are left"
+                f"{frames} of {self.path} {were} run again from an earlier step and {are} left"
                 f" out{self._where}."
             )
         return counting

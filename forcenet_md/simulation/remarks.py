@@ -46,17 +46,20 @@ def remarks_on(sums: Analysis, found: Findings) -> Iterator[str]:
 
 def _on_motion(sums: Analysis, found: Findings) -> Iterator[str]:
     if found.n_held:
+        atoms, they = ("atom is", "it is") if found.n_held == 1 else ("atoms are", "they are")
         yield (
-            f"{found.n_held} atoms are held, at the same place in the first frames: they are in"
+            f"{found.n_held} {atoms} held, at the same place in the first frames: {they} in"
             " g(r) alone, and displacements are not relative to the centre of mass."
         )
     even = sums.even
     if even.off or even.gaps:
         said = []
         if even.off:
-            said.append(f"{even.off} lie elsewhere (left out of displacements and spectra)")
+            lie = "lies" if even.off == 1 else "lie"
+            said.append(f"{even.off} {lie} elsewhere (left out of displacements and spectra)")
         if even.gaps:
-            said.append(f"{even.gaps} come after a gap (nothing is correlated across it)")
+            come = "comes" if even.gaps == 1 else "come"
+            said.append(f"{even.gaps} {come} after a gap (nothing is correlated across it)")
         yield f"Frames are {even.spacing:g} ps apart, but {' and '.join(said)}."
     n = found.n_atoms - found.n_held
     for chosen, what in ((sums.moving, "Displacements"), (sums.heard, "Spectra")):
