@@ -77,10 +77,10 @@ def triclinic(repeat: int = 2) -> Atoms:
 class Simulation:
     """Random answers for some atoms, and all that were given; they say where and when they are."""
 
-    def __init__(self, atoms: Atoms, stream: int = 0, seed: int = 0, client: int = 0) -> None:
+    def __init__(self, atoms: Atoms, stream: int = 0, seed: int = 0) -> None:
         self.atoms = atoms
         self.stream = stream
-        self.client = client
+        self.client = 0
         self.rng = np.random.default_rng(seed)
         self.session: object = object()
         self.asked: list[tuple[Request, Forces]] = []

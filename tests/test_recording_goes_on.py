@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from forcenet_md.inference.interface import Kind
 from forcenet_md.recording import recorder as recording
 from forcenet_md.recording.recorder import Recorder
 from forcenet_md.simulation.h5md_reader import read_h5md
+
+CLIENTS = count(1)
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def again(
 
 def run(recorder: Recorder, simulation: Simulation, first: int, last: int) -> None:
     """By an engine that was started anew."""
-    simulation.session = object()
+    simulation.session, simulation.client = object(), next(CLIENTS)
     simulation.run(recorder, first, last)
 
 
@@ -92,10 +95,27 @@ def test_a_run_from_a_restart_file_goes_on_in_its_own(path: Path, again, said: l
     run(again(), one, 11, 12)
     run(again(), two, 7, 10)
     again().close()
+    second = path.with_name("run.2.h5")
+    assert said == [
+        f"32 atoms are recorded in {second}, for they go on from nothing that {path} has",
+        f"32 atoms go on in {path} from step 5, which has up to step 8",
+        f"32 atoms go on in {path} from step 11, which has up to step 8",
+        f"32 atoms go on in {second} from step 7, which has up to step 12",
+    ]
     assert steps(path) == [0, 2, 4, 6, 8, 6, 8, 12]
     assert contents(path).run[5:7] == [2, 2]
     assert steps(path, 2) == [0, 2, 4, 6, 8, 10, 12, 8, 10]
     assert not path.with_name("run.3.h5").exists()
+
+
+def test_a_run_from_the_end_of_another_is_told(path: Path, again, said: list[str]) -> None:
+    """By a LAMMPS that was started anew; it gives the step between them once."""
+    simulation = Simulation(triclinic())
+    run(again(), simulation, 0, 4)
+    run(again(), simulation, 4, 6)
+    again().close()
+    assert steps(path) == [0, 2, 4, 6]
+    assert said == [f"32 atoms go on in {path} from step 4, which has up to step 4"]
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -126,8 +146,8 @@ def test_a_corrected_run_is_not_mixed_into_the_stopped_one(
     stopped_at: int, path: Path, again
 ) -> None:
     """Of a run that was stopped early the file has one frame. Two atoms were too close in it; the
-    next one begins elsewhere, at its step, by another client."""
-    stopped, corrected = Simulation(triclinic(), client=1), Simulation(triclinic(), client=2)
+    next one begins elsewhere, at its step."""
+    stopped, corrected = Simulation(triclinic()), Simulation(triclinic())
     stopped.atoms.positions[1] = stopped.atoms.positions[0] + [0.4, 0.0, 0.0]
     run(again(), stopped, 0, stopped_at)
     run(again(), corrected, 0, 6)
@@ -174,15 +194,16 @@ def test_a_box_that_follows_its_atoms_is_no_other_cell(path: Path, again) -> Non
     assert steps(path) == [0, 2, 4, 6, 6, 8]
 
 
-def test_single_points_of_one_cell_are_one_recording(path: Path, again) -> None:
+def test_single_points_of_one_cell_are_one_recording(path: Path, again, said: list[str]) -> None:
     """As `run 0` for many structures, each with a set-up of its own and always step 0."""
     simulation, recorder = Simulation(triclinic()), again()
-    for _ in range(4):
+    for _ in range(4):  # of which nothing needs to be told
         simulation.session = object()
         simulation.atoms.rattle(0.3, rng=simulation.rng)
         recorder.see(*simulation.answer(0, Kind.SETUP))
     again().close()
     assert steps(path) == [0] * 4
+    assert said == []
     assert contents(path).run == [1, 2, 3, 4]
 
 
@@ -202,7 +223,8 @@ def test_without_steps_every_start_has_a_file(path: Path, again, said: list[str]
 
 
 @pytest.mark.parametrize(
-    ("first", "words"), [(5, ("2 frames of", "were run again")), (7, ("1 frame of", "was run again"))]
+    ("first", "words"),
+    [(5, ("2 frames of", "were run again")), (7, ("1 frame of", "was run again"))],
 )
 def test_who_analyses_repeated_steps_is_told_where_they_are(
     first: int, words: tuple[str, str], path: Path, again

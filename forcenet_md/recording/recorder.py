@@ -199,13 +199,11 @@ class Recorder:
             path = self._place(request, of)
         recording = self._recording(path)
         if before is not None and recording is before.recording:
+            if not before.track.leads_to(request):
+                self._tell(request, recording)
             stream = before
         else:
-            if path != self._path:
-                self._say(
-                    f"{len(of.numbers)} atoms are recorded in {path}, for they go on from nothing"
-                    f" that {self._path} has"
-                )
+            self._tell(request, recording)
             head = recording.head or Head(of, self._precision)
             track = Track(self._every, self._precision, recording.end())
             stream = Stream(recording, track, head)
@@ -214,6 +212,20 @@ class Recorder:
                 del self._streams[other]
         self._streams[key] = stream
         return stream
+
+    def _tell(self, request: Request, recording: Recording) -> None:
+        """Where a run goes that does not plainly follow, and after what."""
+        n_atoms, path, end = request.system.n_atoms, recording.path, recording.end()
+        if end is not None:
+            self._say(
+                f"{n_atoms} atoms go on in {path} from step {request.moment.step}, which has up to"
+                f" step {end.step}"
+            )
+        elif path != self._path:
+            self._say(
+                f"{n_atoms} atoms are recorded in {path}, for they go on from nothing that"
+                f" {self._path} has"
+            )
 
     def _place(self, request: Request, of: Particles) -> Path:
         """Of the files of these atoms the one that the run goes on from, and has come from least

@@ -74,10 +74,15 @@ class Track:
         if request.session is last.request.session and request.moment.kind is not Kind.SETUP:
             return step is None or step >= last.step
         return (
-            step == last.step
+            request.moment.client == last.request.moment.client
+            and step == last.step
             and same_cell(request.system, last.request.system.cell)
             and same_place(request.system, last.positions)
         )
+
+    def leads_to(self, request: Request) -> bool:
+        """Whether this, which begins a run, comes from the same client at no earlier step."""
+        return self._last is not None and request.moment.goes_on(self._last.request.moment)
 
     def has_beside(self, request: Request) -> bool:
         """Whether this and the last answer are single points of one client, as by LAMMPS's `run 0`
