@@ -570,6 +570,20 @@ def test_memory_is_bounded(path: Path, start, monkeypatch: pytest.MonkeyPatch) -
 # Routes ----------------------------------------------------------------------------------------
 
 
+def removed(path: Path) -> bool:
+    """What a file says of the model's net force."""
+    with h5py.File(path) as file:
+        return bool(file["parameters/forcenet_md"].attrs["net_force_removed"])
+
+
+def test_of_a_model_that_was_trained_without_the_net_force(path: Path) -> None:
+    atoms: Atoms = bulk("Cu", cubic=True)
+    atoms.calc = ForceNetCalculator("alloy", record=path, record_every=1)
+    atoms.get_forces()
+    atoms.calc.close()
+    assert removed(path)
+
+
 def test_of_an_ase_calculator(path: Path) -> None:
     atoms: Atoms = bulk("Cu", cubic=True)
     atoms.calc = ForceNetCalculator("ase:emt", record=path, record_every=1)
@@ -584,3 +598,4 @@ def test_of_an_ase_calculator(path: Path) -> None:
     np.testing.assert_array_equal(found.position, positions)
     np.testing.assert_allclose(found.force[2], forces, rtol=1e-14)
     assert found.observables["potential_energy"][2] == energy
+    assert not removed(path)

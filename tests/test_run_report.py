@@ -188,3 +188,21 @@ def test_what_was_run_again_is_not_counted(tmp_path: Path) -> None:
     assert found.steps.tolist() == list(range(0, 21, 2))
     largest = [np.linalg.norm(answer.forces, axis=1).max() for answer in kept]
     np.testing.assert_allclose(found.seen["largest_force"], largest)
+
+
+def test_a_net_force_that_training_left_free_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    recorder, simulation = Recorder(path, 1, "full", lambda line: None), Simulation(triclinic())
+    recorder.net_force_removed = True
+    simulation.run(recorder, 0, 3)
+    recorder.close()
+    recorder = Recorder(path, 1, "full", lambda line: None)  # as it goes on, in parts that merge
+    simulation.run(recorder, 4, 6)
+    recorder.close()
+    assert "net_force" in contents(path).observables
+    found = Recording.read(path)
+    assert "largest_force" in found.seen
+    assert "net_force" not in found.seen
+    with h5py.File(path, "a") as older:
+        del older["parameters/forcenet_md"].attrs["net_force_removed"]
+    assert "net_force" in Recording.read(path).seen

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ctypes import c_char
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,15 @@ from forcenet_md.inference.evaluator import ModelEvaluator
 from forcenet_md.inference.interface import Kind, Moment, Request
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
-from forcenet_md.inference.watched import Watcher
 from forcenet_md.mpi import World, abort, one_for_all
 from forcenet_md.server.lammps import Settings, read_hello, welcome
 from forcenet_md.server.monitor import Largest, Monitor
 from forcenet_md.system import System
 from forcenet_md.watching.ranks import RanksWatch
 from forcenet_md.watching.watching import Watching
+
+if TYPE_CHECKING:
+    from forcenet_md.recording.recorder import Recorder
 
 VARIABLE = "FORCENET_MD_LOCAL"  # PROCESS:ADDRESS of an Evaluator
 
@@ -65,7 +67,7 @@ class LocalModels:
         monitor: Monitor,
         watching: Watching,
         warn: Callable[[str], None],
-        recorder: Watcher | None,
+        recorder: Recorder | None,
     ) -> None:
         """warn: takes a warning; recorder: on rank 0, if `watching` asks for one"""
         self.count = 0

@@ -23,6 +23,7 @@ from forcenet_md.recording.layout import (
     EDGES,
     FORMAT,
     OURS,
+    REMOVED,
     Column,
     Head,
     Part,
@@ -176,6 +177,7 @@ def _write(
     top.create_group("modules/units").attrs["version"] = np.array([1, 0], dtype="<i4")
     ours = file.create_group(OURS)
     ours.attrs.update({"format": FORMAT, "precision": head.precision, "first": first, "last": last})
+    ours.attrs[REMOVED] = head.net_force_removed
     everything = file.create_group("particles/all")
     box = everything.create_group("box")
     box.attrs["dimension"] = 3

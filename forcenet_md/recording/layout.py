@@ -10,6 +10,7 @@ from forcenet_md.recording.frame import Particles, Precision, dtype
 
 FORMAT = 1
 OURS = "parameters/forcenet_md"
+REMOVED = "net_force_removed"  # of its attributes; older files have none
 EDGES = "particles/all/box/edges"
 UNITS = {
     "position": "Angstrom",
@@ -38,10 +39,15 @@ NOTES = {
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all frames of a recording share."""
+    """What all frames of a recording share.
+
+    net_force_removed: the model was trained without it (`inference.interface.Capabilities`), so
+        that the recorded one means nothing
+    """
 
     particles: Particles
     precision: Precision
+    net_force_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forcenet_md.errors import RequestError
-from forcenet_md.inference.watched import Watcher
 from forcenet_md.recording.frame import Precision
+
+if TYPE_CHECKING:
+    from forcenet_md.recording.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class RecordOptions:
         if self.every < 1:
             raise RequestError(f"every {self.every} steps is no frame: record every 1 or more.")
 
-    def make(self, say: Callable[[str], None], alone: str = "") -> Watcher | None:
+    def make(self, say: Callable[[str], None], alone: str = "") -> Recorder | None:
         """None where nothing is recorded; say, alone: see `Recorder`.
 
         Raises DataError for a path that cannot be recorded at.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from forcenet_md.errors import DataError
 from forcenet_md.recording.frame import VECTORS, Particles
-from forcenet_md.recording.layout import FORMAT, OURS, Head, Part
+from forcenet_md.recording.layout import FORMAT, OURS, REMOVED, Head, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def read(path: Path) -> Opened:
                 tuple(file["observables"]),
             )
             return Opened(
-                Head(particles, ours["precision"]),
+                Head(particles, ours["precision"], bool(ours.get(REMOVED, False))),
                 part,
                 bool(position.is_virtual),
                 int(box["edges/step"][-1]),

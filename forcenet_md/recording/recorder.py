@@ -67,10 +67,12 @@ class Recorder:
     Whatever goes wrong is said once, ends the recording and no run.
 
     every: steps between two frames
+    net_force_removed: of the model (layout.Head), which whoever has loaded it sets
     alone: with this sentence a second simulation is refused, where they cannot be told apart
     """
 
     velocities = True
+    net_force_removed = False
 
     def __init__(
         self,
@@ -204,7 +206,7 @@ class Recorder:
             stream = before
         else:
             self._tell(request, recording)
-            head = recording.head or Head(of, self._precision)
+            head = recording.head or Head(of, self._precision, self.net_force_removed)
             track = Track(self._every, self._precision, recording.end())
             stream = Stream(recording, track, head)
             ended = [k for k, other in self._streams.items() if other.recording is recording]

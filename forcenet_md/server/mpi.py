@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NoReturn
 from forcenet_md.errors import ForceNetError, ModelFileError
 from forcenet_md.inference.local import LocalModel
 from forcenet_md.inference.ranks import Sharing
-from forcenet_md.inference.watched import Watcher
 from forcenet_md.mpi import LaunchError, World, abort, join_world, one_for_all
 from forcenet_md.server.address import MpiAddress
 from forcenet_md.server.monitor import Monitor, TerminalMonitor
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
     from forcenet_md.inference.evaluator import ModelEvaluator
+    from forcenet_md.recording.recorder import Recorder
 
 ENDS = {
     Order.BYE: "it said goodbye",
@@ -121,7 +121,7 @@ def serve(
                 )
             door = make_door()
             stack.callback(door.close)
-            recorder: Watcher | None = None
+            recorder: Recorder | None = None
             if world.rank == 0:
                 say, monitor = make_monitor(options)
                 recorder = options.watching.record.make(monitor.log)

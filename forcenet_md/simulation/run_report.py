@@ -23,6 +23,7 @@ from forcenet_md.data.frames import check_output
 from forcenet_md.errors import DataError
 from forcenet_md.evaluation.page import embed, page, table
 from forcenet_md.figures import save_figure
+from forcenet_md.recording.layout import OURS, REMOVED
 from forcenet_md.simulation.analysis import Settings
 from forcenet_md.simulation.analysis_files import draw
 from forcenet_md.simulation.analysis_table import tables, title
@@ -97,6 +98,8 @@ class Recording:
                 counting = last_word(every)
                 steps, group = every[counting], file["observables"]
                 seen = {n: group[n]["value"][()][counting] for n in SEEN if n in group}
+                if file[OURS].attrs.get(REMOVED, False):
+                    seen.pop("net_force", None)
                 last = _last_frame(file["particles/all"])
         except (OSError, LookupError, ValueError, TypeError):
             raise DataError(

@@ -16,6 +16,7 @@ from forcenet_md.watching.ranks import RanksWatch
 
 if TYPE_CHECKING:
     from forcenet_md.inference.local import LocalModel
+    from forcenet_md.recording.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,11 @@ class Watching:
                     stack.callback(watcher.close)
                     watchers.append(watcher)
 
-            add(self.record.make(warn or say, alone))  # it sees also what guards refuse
+            recorder = self.record.make(warn or say, alone)
+            add(recorder)  # it sees also what guards refuse
             evaluator = load()
+            if recorder is not None:
+                recorder.net_force_removed = evaluator.capabilities.net_force_removed
             add(HeatWatch(say) if self.heat else None)
             add(self.more(say) if self.more else None)
             guards = self.guards.make(evaluator.capabilities, warn or say)
@@ -68,7 +72,7 @@ class Watching:
     def over_ranks(
         self,
         model: LocalModel,
-        recorder: Watcher | None,
+        recorder: Recorder | None,
         say: Callable[[str], None],
         warn: Callable[[str], None] | None = None,
     ) -> RanksWatch:
@@ -77,5 +81,7 @@ class Watching:
         recorder: that of `record`, on rank 0; say, warn: as in `over`
         """
         guards = self.guards.make(model.network.capabilities, warn or say)
+        if recorder is not None:
+            recorder.net_force_removed = model.network.capabilities.net_force_removed
         every = self.record.every if self.record.path is not None else 0
         return RanksWatch(model, guards, say, recorder, every)
