@@ -30,3 +30,15 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve frames of Cu–Au labelled with EMT, each a trajectory of its own."""
     path = tmp_path_factory.mktemp("frames") / "labelled.extxyz"
     return write_labelled(path, [crystal(seed) for seed in range(12)])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a recording."""
+    return tmp_path / "run.h5"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What a recorder says."""
+    return []

@@ -28,16 +28,6 @@ from forcenet_md.recording.segments import Recording
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run.h5"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def start(path: Path, said: list[str]) -> Iterator[Callable[..., Recorder]]:
     """A recorder at `path`; closed at the end, if the test has not."""
     made = []

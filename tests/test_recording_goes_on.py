@@ -21,16 +21,6 @@ from forcenet_md.simulation.h5md_reader import read_h5md
 CLIENTS = count(1)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "run.h5"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
 @pytest.fixture(params=["one server", "a server each"])
 def again(
     request: pytest.FixtureRequest, path: Path, said: list[str]
