@@ -21,7 +21,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_texts(texts: Mapping[Path, str]) -> None:
     """All files or none; their folders are made. Raises DataError."""
-    parts = {path: path.with_name(path.name + ".part") for path in texts}
+    parts = {path: _new(path) for path in texts}
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` at the end of the block, compressed as its name ends;
     after a fault it is gone. Raises OSError."""
     target = path.resolve()  # a link stays one
-    part = target.with_name(f"{target.stem}.part{target.suffix}")
+    part = _new(target)
     try:
         with open_with_compression(str(part), "wb") as file:
             yield file
@@ -52,6 +52,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def part_of(out: Path) -> Path:
+    """Where a run keeps what it has reached, for the same command to go on: the whole name of its
+    output and `.part`, so that no two outputs share it."""
+    return out.with_name(f"{out.name}.part")
+
+
+def _new(path: Path) -> Path:
+    """What takes the place of `path` once it is whole, of the same ending: no name of `part_of`."""
+    return path.with_name(f"{path.stem}.new{path.suffix}")
 
 
 def put(part: Path, path: Path) -> None:

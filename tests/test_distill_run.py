@@ -223,7 +223,7 @@ def test_a_distillation_killed_in_its_own_dynamics_and_its_labels_does_no_work_t
     assert {"test.extxyz", "watched.extxyz", "member-0.pt", "path-0.extxyz"} <= names(before)
 
     (tmp_path / "gate").touch()
-    part = this.folder / "visited-labelled.part"
+    part = this.folder / "visited-labelled.extxyz.part"
     asked = tmp_path / "asked.txt"
     killed_when(
         tmp_path, lambda: asked.is_file() and len(asked.read_text().split()) > 3,

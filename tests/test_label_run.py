@@ -241,7 +241,7 @@ def test_a_stopped_command_goes_on_bit_for_bit(tmp_path: Path, number: int) -> N
     assert 1 <= kept <= done < 12
     assert len(asked.read_text()) <= done + 12 - kept + 2  # only what was left (2 were under way)
     assert (tmp_path / "out.extxyz").read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
-    assert not (tmp_path / "out.part").exists()
+    assert not (tmp_path / "out.extxyz.part").exists()
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ def test_frames_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "out.extxyz"
     write_frames(path, [crystal(0)])
     before = path.read_bytes()
-    (tmp_path / "out.part.extxyz").symlink_to("/dev/full")
+    (tmp_path / "out.new.extxyz").symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"out\.extxyz cannot be written \(No space left"):
         write_frames(path, [crystal(1)])
     assert path.read_bytes() == before

@@ -358,11 +358,11 @@ def test_structures_and_addresses_no_script_can_hold(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "a.in.part").mkdir()  # the second of the two files cannot be written
+    (tmp_path / "a.new.in").mkdir()  # the second of the two files cannot be written
     emt = read_capabilities("ase:emt")
     with pytest.raises(DataError, match=r"cannot be written \(Is a directory\): make room"):
         write_lammps_input(tmp_path, bulk("Cu"), Plan("a", "ase:emt", "unix:/tmp/a"), emt)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.in.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.new.in"]
 
 
 @pytest.mark.usefixtures("plugin")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from forcenet_md.cli.main import build_app
 from forcenet_md.data.frames import write_frames
 from forcenet_md.errors import DataError, EvaluationError
 from forcenet_md.inference.ase_evaluator import AseEvaluator
+from forcenet_md.relaxation.course import Settings
 from forcenet_md.relaxation.part_file import PartFile
+from forcenet_md.relaxation.run import RelaxRun
 
 EMT = ("--model", "ase:emt")
 # Saves after every round and is killed in the middle of one of the saves.
@@ -191,11 +194,20 @@ def test_another_run_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     write_frames("in.extxyz", crystals(3))
     with pytest.raises(DataError, match="with other structures"):
         build_app()([*command, *EMT])
-    (folder / "out.part").unlink()
+    (folder / "out.extxyz.part").unlink()
     relax(*command[1:], *EMT)
     assert len(frames("out.extxyz")) == 3
     with pytest.raises(DataError, match=r"out.extxyz is there already: remove it"):
         build_app()([*command, *EMT])
+
+
+def test_outputs_that_differ_by_their_ending_are_of_two_runs(folder: Path) -> None:
+    named = ("out.xyz", "out.extxyz")
+    with ExitStack() as stack:
+        for fmax, name in enumerate(named, 1):
+            run = RelaxRun([Path("in.extxyz")], Path(name), {}, Settings(fmax=fmax))
+            stack.enter_context(run)
+        assert {path.name for path in folder.glob("*.part")} == {f"{name}.part" for name in named}
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -225,12 +237,12 @@ def test_a_run_that_has_not_begun_leaves_nothing(
         (["in.extxyz", "-o", "out.cif"], "out.cif would be extended XYZ"),
         (["empty.xyz"], "empty.xyz holds no structure"),
         (["in.extxyz", "-o", "in.extxyz/a.xyz"], "in.extxyz is a file"),
-        (["in.extxyz", "-o", "other.xyz"], "other.part is no file of a relaxation"),
+        (["in.extxyz", "-o", "other.xyz"], r"other\.xyz\.part is no file of a relaxation"),
     ],
 )
 def test_faults_get_a_sentence(folder: Path, arguments: list[str], sentence: str) -> None:
     (folder / "empty.xyz").touch()
-    (folder / "other.part").write_text("the labels of something else, " * 50)
+    (folder / "other.xyz.part").write_text("the labels of something else, " * 50)
     if "-o" not in arguments:
         arguments += ["-o", "out.extxyz"]
     with pytest.raises(DataError, match=sentence):

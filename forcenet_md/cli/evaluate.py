@@ -151,11 +151,11 @@ def evaluate(
         console.print("ending with what is evaluated")
 
     if task == "is2rs":
-        from forcenet_md.data.label_run import beside
         from forcenet_md.evaluation.is2rs import PROTOCOL, Task, evaluate_is2rs, sentences
+        from forcenet_md.writing import part_of
 
         protocol = replace(PROTOCOL, optimizer=optimizer, fmax=fmax, steps=steps, maxstep=maxstep)
-        part = beside(out, ".part") if out else None
+        part = part_of(out) if out else None
         asked = Task(data, names, limit, protocol, batch_atoms, teacher, part)
         with _progress(console) as bar, on_interrupt(interrupt):
             found, reached = evaluate_is2rs(

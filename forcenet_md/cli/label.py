@@ -78,13 +78,14 @@ def label(
         from forcenet_md.data.reading import find_sources
         from forcenet_md.data.source import Options
         from forcenet_md.errors import DataError
+        from forcenet_md.writing import part_of
 
         if out is None and structures.is_dir():
             raise DataError(
                 f"{structures} is a folder: say with --out where the labelled frames go."
             )
         out = out or beside(structures, "-labelled.extxyz")
-        part = beside(out, ".part")
+        part = part_of(out)
         if resume and out.exists() and not part.exists():
             _say(f"{out} is whole: there is nothing to go on with.")
             return

@@ -13,6 +13,7 @@ from forcenet_md.data.labelling import Outcome, label_frames
 from forcenet_md.data.part_file import PartFile
 from forcenet_md.data.provenance import describe_teacher
 from forcenet_md.errors import DataError
+from forcenet_md.writing import part_of
 
 REASON = "label_failed"  # column of the frames kept aside
 
@@ -51,7 +52,7 @@ class LabelRun:
             "frames": len(frames),
             **described,
         }
-        self.part = PartFile(beside(out, ".part"), header, resume)
+        self.part = PartFile(part_of(out), header, resume)
 
     @property
     def n_left(self) -> int:

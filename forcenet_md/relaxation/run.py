@@ -12,12 +12,12 @@ from ase.constraints import FixAtoms, FixCartesian
 
 from forcenet_md.data.compiling import sha256, structures_of
 from forcenet_md.data.frames import check_output
-from forcenet_md.data.label_run import beside
 from forcenet_md.errors import DataError
 from forcenet_md.inference.interface import Evaluator
 from forcenet_md.relaxation.batch import Batch
 from forcenet_md.relaxation.course import Course, Settings
 from forcenet_md.relaxation.part_file import PartFile
+from forcenet_md.writing import part_of
 
 WRITTEN = (".extxyz", ".xyz")
 
@@ -45,7 +45,7 @@ class RelaxRun:
         check_output(out)
         hashes = [sha256(source) for source in sources]
         header = {"structures": hashes, **model, **asdict(settings)}
-        self.part = PartFile(beside(out, ".part"), header)
+        self.part = PartFile(part_of(out), header)
         self.done = self.part.numbers
 
     def __enter__(self) -> RelaxRun:
