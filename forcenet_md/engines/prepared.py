@@ -108,7 +108,8 @@ def check_elements(elements: list[str], capabilities: Capabilities) -> None:
 
 
 def held_atoms(atoms: Atoms) -> NDArray[np.int64]:
-    """Atoms that the file says are held (selective dynamics of a POSCAR, FixAtoms)."""
+    """[n_held] indices from 0 of atoms that the file says are held (selective dynamics of a POSCAR,
+    FixAtoms), in rising order. Raises DataError for other constraints."""
     held = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
         if not isinstance(constraint, FixAtoms):

@@ -61,11 +61,16 @@ class Judge:
         return self._since >= PATIENCE and self._path >= ROUNDS * self._farthest
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """What `restore` takes; the start is not in it."""
+        """What `restore` takes; the start is not in it.
+
+        judged: [5], the first and the lowest of the largest forces, eV/Å, the rounds since the
+        lowest, the path and the farthest since then, Å; there, last: [n_atoms, 3] Å
+        """
         numbers = (self._first, self._lowest, self._since, self._path, self._farthest)
         return {"judged": np.array(numbers), "there": self._there, "last": self._last}
 
     def restore(self, state: dict[str, NDArray[np.float64]]) -> None:
+        """Go on from a `state`. Raises KeyError or ValueError where it is not one."""
         self._first, self._lowest, since, self._path, self._farthest = state["judged"].tolist()
         self._since = int(since)
         self._there, self._last = state["there"], state["last"]

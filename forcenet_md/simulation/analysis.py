@@ -56,7 +56,10 @@ class EvenTimes:
         self.off = self.gaps = 0
 
     def follows(self, time: float) -> bool | None:
-        """Whether a frame is the next one; False after a gap; None where it has no place."""
+        """Whether a frame is the next one; False after a gap; None where it has no place.
+
+        time: of the frame, ps
+        """
         if self.spacing is None:
             return None
         # From the frame before, not from the first: a rounded spacing would add up.

@@ -110,6 +110,7 @@ class Copy:
         return 2.0 * self.kinetic / (self.n_dof * units.kB)
 
     def kick(self, time: float) -> None:
+        """Velocities by the forces of the last answer, over a time in ps; held atoms stay."""
         gain = time * ACCELERATION / self.structure.masses[:, None]
         self.velocities += np.where(self.structure.free[:, None], gain * self.answer.forces, 0.0)
 

@@ -59,7 +59,7 @@ class Images:
     images: Array
 
     def squares(self) -> tuple[float, float]:
-        """‖A‖² and ‖J‖²."""
+        """‖A‖² and ‖J‖², eV²/Å⁴."""
         pairs, lengths = self._parts()
         return self._scaled(pairs.sum(), lengths.sum(), len(lengths))
 

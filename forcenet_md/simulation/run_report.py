@@ -173,7 +173,11 @@ def plot_observables(path: Path, steps: Array, seen: Mapping[str, Array]) -> Non
 
 
 def envelope(steps: Array, values: Array) -> tuple[Array, Array]:
-    """A curve of few points that has every peak: of each stretch the least and the most."""
+    """A curve of few points that has every peak: of each stretch the least and the most.
+
+    steps, values: [n], in whatever unit; where there is no value it is not a number. Returns both,
+    [m] of at most 2 POINTS.
+    """
     if len(values) <= 2 * POINTS:
         return steps, values
     rows = []

@@ -36,6 +36,7 @@ class Estimate(BaseModel):
         return Estimate(value=value, error=error)
 
     def times(self, factor: float) -> Estimate:
+        """In another unit, or by a number that is known: the error is as many times as large."""
         error = None if self.error is None else abs(factor) * self.error
         return Estimate(value=factor * self.value, error=error)
 
@@ -101,10 +102,12 @@ def from_blocks(whole: float, of_blocks: Sequence[float]) -> Estimate:
 class Blocks:
     """Sums over a run of unknown length, in 32 to 64 blocks of equal length.
 
-    When all are full each pair becomes one, so that memory does not grow with the run.
+    When all are full each pair becomes one, so that memory does not grow with the run. Arrays that
+    go in and come out are of the shape, in whatever unit the entries have.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
+        """shape: of an entry"""
         self._sums = np.zeros((MOST_BLOCKS, *shape))
         self._size = 1  # entries in a block
         self._n = 0
@@ -114,7 +117,7 @@ class Blocks:
         return self._n
 
     def add(self, values: Array) -> None:
-        """One more entry of the shape."""
+        """One more entry. values: [*shape]"""
         if self._n == MOST_BLOCKS * self._size:
             half = MOST_BLOCKS // 2
             self._sums[:half] = self._sums[::2] + self._sums[1::2]
@@ -125,15 +128,16 @@ class Blocks:
 
     @property
     def total(self) -> Array:
+        """[*shape]: the sum over all entries."""
         return self._sums.sum(axis=0)
 
     def parts(self, n: int) -> list[Array]:
-        """Sums over n parts of the run in turn, as equal in length as the blocks allow; fewer
-        where there are fewer blocks."""
+        """[*shape] each: sums over n parts of the run in turn, as equal in length as the blocks
+        allow; fewer parts where there are fewer blocks."""
         return [self._sums[part].sum(axis=0) for part in self._split(n)]
 
     def means(self, n: int) -> list[Array]:
-        """The same as averages over the entries of each part."""
+        """[*shape] each: the same as averages over the entries of each part."""
         entries = np.minimum(self._n - self._size * np.arange(self._used), self._size)
         return [self._sums[part].sum(axis=0) / entries[part].sum() for part in self._split(n)]
 

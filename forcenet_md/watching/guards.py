@@ -262,6 +262,7 @@ def atom_name(number: int, z: int) -> str:
 
 
 def force_figure(largest: float, atom: str) -> Figure:
+    """largest: the length of the largest force on an atom, eV/Å; atom: its name in a sentence"""
     return Figure("force", largest, lambda: f"the force on {atom} is {largest:.3g} eV/Å")
 
 

@@ -58,7 +58,10 @@ class Heat:
         return np.concatenate([[power], counts, np.bincount(kind, weights=twice, minlength=n)])
 
     def add(self, sums: Array) -> None:
-        """One step; sums: of all atoms. An element of which none moves is as warm as it was."""
+        """One step. An element of which no atom moves is as warm as it was.
+
+        sums: [1 + 2 n_elements] of all atoms, as `sums` has them: eV/ps, counts, eV
+        """
         counts, twice = sums[1:].reshape(2, -1)
         now, there = self.recent.copy(), counts > 0
         if not there.any():

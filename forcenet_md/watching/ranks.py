@@ -154,7 +154,7 @@ class RanksHeat:
         self._seen: Moment | None = None  # of the last answer, whatever that was for
 
     def begin(self, numbers: NDArray[np.int64]) -> None:
-        """A run of these elements."""
+        """A run. numbers: [n_elements] or [n_atoms], the atomic numbers of all ranks' atoms"""
         if not np.array_equal(self._heat.numbers, np.unique(numbers)):
             self.tell()
             self._heat = Heat(numbers)
@@ -184,7 +184,11 @@ class RanksHeat:
         return self._heat.sums(numbers, moment.masses, velocities, forces)
 
     def add(self, request: Request, forces: Array, sums: Array) -> None:
-        """The forces of this step, and what was summed up of the one before over all ranks."""
+        """A step, which is judged with the next.
+
+        request, forces: of this rank's atoms, [n_owned, 3] eV/Å
+        sums: [1 + 2 n_elements], `sums` of the step before added up over all ranks
+        """
         moment = request.moment
         if self._last is not None:
             self._heat.add(sums)
