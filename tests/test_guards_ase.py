@@ -90,7 +90,9 @@ def test_a_molecule_that_the_model_turns(
     assert said == f"guard: step 1: {words} (the frame is kept in {kept})"
     frame = ase.io.read(kept)
     assert (frame.info["guard"], frame.info["seen"]) == ("torque", pytest.approx(size, rel=1e-6))
-    with pytest.raises(EvaluationError, match=rf"^{words}: the run has left .*--guard torque=off"):
+    with pytest.raises(
+        EvaluationError, match=rf"^{words}: the run has left .*guard=\[.torque=off.\]"
+    ):
         forces(f"torque={size / 3},{size / 2}")
 
 
