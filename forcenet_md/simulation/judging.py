@@ -203,7 +203,7 @@ class Run:
         time = curves.time
         moved = None
         if len(sums.centres) > 1:
-            length = float(np.linalg.norm(sums.centres[-1] - sums.centres[0]))
+            length = round(float(np.linalg.norm(sums.centres[-1] - sums.centres[0])), PLACES)
             moved = Drift(distance=length, per_ps=length / float(time[-1] - time[0]))
         return Findings(
             name=name,
